@@ -1,0 +1,43 @@
+# `make quickstart` and `make test` set everything up on a fresh machine and run.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+OUT ?= runs/quickstart
+JOBS ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
+
+.PHONY: help env quickstart test test-all bench lint
+
+help:
+	@echo "make quickstart   generate a dataset, train a small dystformer, score it, write card and figures ($(OUT))"
+	@echo "make test         the default test suite"
+	@echo "make test-all     the slow tests too"
+	@echo "make bench        measured speeds"
+	@echo "make lint         ruff and pyright"
+
+env: $(VENV)/.installed
+
+# torch first: with it installed at the pinned version, nothing below pulls another build.
+$(VENV)/.installed: pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint .ci/constraints.txt torch
+	$(RUN) -m pip install --quiet --constraint .ci/constraints.txt --editable '.[data,plot,dev]'
+	touch $@
+
+quickstart: env
+	$(RUN) -m data_generation --config data_generation/configs/quickstart.yaml --output $(OUT)/data --jobs $(JOBS)
+	$(RUN) -m training.train --config training/configs/quickstart.yaml --data.path $(OUT)/data --training.output_dir $(OUT)/model
+	$(RUN) -m training.evaluate_checkpoint $(OUT)/model --data $(OUT)/data
+
+test: env
+	$(RUN) -m pytest --numprocesses $(JOBS)
+
+test-all: env
+	$(RUN) -m pytest --numprocesses $(JOBS) -m 'not gpu and not bench'
+
+bench: env
+	$(RUN) -m pytest tests/benchmarks -m bench --benchmark-enable -s
+
+lint: env
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pyright

@@ -1,0 +1,1 @@
+"""Generation of trajectory datasets from chaotic dynamical systems."""

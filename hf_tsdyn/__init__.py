@@ -1,0 +1,17 @@
+"""Models, data and evaluation for learning dynamical systems from time series.
+
+Importing this package registers every architecture with transformers' Auto classes.
+"""
+
+from .forecasting import Forecaster, ForecastOutput
+from .models import DystformerConfig, DystformerForPrediction, DystformerModel
+from .pipeline import ForecastPipeline
+
+__all__ = [
+    "DystformerConfig",
+    "DystformerForPrediction",
+    "DystformerModel",
+    "ForecastOutput",
+    "ForecastPipeline",
+    "Forecaster",
+]

@@ -1,0 +1,116 @@
+# Copyright 2026 The hf_tsdyn authors. Licensed under the Apache License, Version 2.0.
+"""Configuration of dystformer."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class DystformerConfig(PreTrainedConfig):
+    """Configuration of `DystformerModel` and its heads.
+
+    Args:
+        context_length: steps of context the model is trained on; it accepts any length from one patch on.
+        prediction_length: steps of one forecast block; longer forecasts are rolled out.
+        patch_length: steps of one patch; patches do not overlap and the last one ends at the present.
+        d_model: width of the hidden states.
+        ffn_dim: inner width of the feed-forward sublayers.
+        channel_attention: attention across channels at each patch after attention along time within each
+            channel. False gives the channel-independent baseline.
+        channel_rope: rotary positions in channel attention too; off, as channels have no order.
+        rope_percent: share of the rotary frequencies in use, the fastest ones (p-RoPE).
+        max_wavelength: base of the rotary wavelengths, in patches.
+        embedding: "dynamics" = patch, random monomials of degree 2 and up, and random Fourier features of
+            the patch, mixed by one matrix; "linear" = one affine map.
+        num_poly_feats: monomials of each degree of the dynamics embedding.
+        poly_degrees: how many degrees, from 2 on.
+        num_rff: random Fourier features, half sines and half cosines.
+        rff_scale: standard deviation of the random frequencies.
+        rff_trainable: let the random frequencies and phases be trained.
+        norm_type: "rmsnorm", "layernorm" or "dyt" (a scaled tanh without statistics).
+        pooling_type: "mean" or "max" over patches before the prediction head.
+        scaling_epsilon, relative_scaling_epsilon: see `hf_tsdyn.scaling.scale`.
+        loss: "mse", "mae" or "huber" (with `huber_delta`).
+        normalize_loss: take the loss in units of each window's own scale, so that systems of every
+            amplitude count alike; channels constant over the context are left out of it. False takes it in
+            data units, as the reference does.
+    """
+
+    model_type = "dystformer"
+
+    context_length: int = 512
+    prediction_length: int = 128
+    patch_length: int = 16
+    d_model: int = 512
+    num_hidden_layers: int = 8
+    num_attention_heads: int = 8
+    ffn_dim: int = 512
+    channel_attention: bool = True
+    channel_rope: bool = False
+    rope_percent: float | int = 0.75
+    max_wavelength: float | int = 500.0
+    embedding: Literal["dynamics", "linear"] = "dynamics"
+    num_poly_feats: int = 120
+    poly_degrees: int = 2
+    num_rff: int = 256
+    rff_scale: float | int = 1.0
+    rff_trainable: bool = False
+    norm_type: Literal["rmsnorm", "layernorm", "dyt"] = "rmsnorm"
+    norm_eps: float | int = 1e-5
+    bias: bool = True
+    attention_dropout: float | int = 0.0
+    ff_dropout: float | int = 0.0
+    head_dropout: float | int = 0.0
+    pooling_type: Literal["mean", "max"] = "mean"
+    scaling_epsilon: float | int = 1e-6
+    relative_scaling_epsilon: bool = True
+    loss: Literal["mse", "mae", "huber"] = "mse"
+    huber_delta: float | int = 1.0
+    normalize_loss: bool = True
+    init_std: float | int = 0.02
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states, under the name other libraries look for."""
+        return self.d_model
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.d_model // self.num_attention_heads
+
+    def validate_architecture(self) -> None:
+        """Check the rules that tie fields to one another."""
+        for name in ("context_length", "prediction_length", "patch_length", "d_model", "num_hidden_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}.")
+        if self.context_length < self.patch_length:
+            raise ValueError(
+                f"context_length must hold at least one patch of {self.patch_length} steps, found "
+                f"{self.context_length}; lengthen the context or shorten patch_length."
+            )
+        if self.d_model % self.num_attention_heads or self.head_dim % 2:
+            raise ValueError(
+                "d_model must be an even multiple of num_attention_heads, found "
+                f"d_model={self.d_model}, num_attention_heads={self.num_attention_heads}."
+            )
+        if not 0 <= self.rope_percent <= 1:
+            raise ValueError(f"rope_percent must lie between 0 and 1, found {self.rope_percent}.")
+        if self.embedding == "dynamics":
+            self._validate_dynamics_embedding()
+
+    def _validate_dynamics_embedding(self) -> None:
+        if self.num_rff % 2:
+            raise ValueError(f"num_rff must be even (sines and cosines), found {self.num_rff}.")
+        width = self.patch_length + self.poly_degrees * self.num_poly_feats + self.num_rff
+        if width != self.d_model:
+            raise ValueError(
+                "patch_length + poly_degrees * num_poly_feats + num_rff must equal d_model, found "
+                f"{self.patch_length} + {self.poly_degrees} * {self.num_poly_feats} + {self.num_rff} = {width} "
+                f"and d_model={self.d_model}; change num_poly_feats or num_rff by the difference."
+            )
+
+
+__all__ = ["DystformerConfig"]

@@ -1,0 +1,217 @@
+"""Forecasts for people with arrays, lists and data frames: the verbs of the Chronos pipelines, any forecaster."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import AutoModelForTimeSeriesPrediction
+
+from .forecasting import Forecaster
+
+Series = np.ndarray | Tensor | Sequence[float] | Sequence[Sequence[float]]
+
+
+class ForecastPipeline:
+    """Forecast series of any length from numpy, torch, lists or pandas.
+
+    A series is (time,) or (time, channels), evenly sampled; NaN = unseen. Forecasts come back as float32 numpy
+    arrays of the same kind: (prediction_length,) or (prediction_length, channels).
+
+    Args:
+        forecaster: a model of this package, a baseline, or anything else with their `forecast`.
+        batch_size: series of equal length and channels forecast at once.
+    """
+
+    def __init__(self, forecaster: Forecaster, *, batch_size: int = 64):
+        self.forecaster = forecaster
+        self.batch_size = batch_size
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, *, batch_size: int = 64, **kwargs: Any) -> ForecastPipeline:
+        """Load a checkpoint folder or Hub repository; `kwargs` go to the model's `from_pretrained`."""
+        if Path(name_or_path).is_dir() and not (Path(name_or_path) / "config.json").is_file():
+            raise FileNotFoundError(
+                f"a checkpoint folder must hold config.json, found none in {name_or_path}; give the folder that "
+                "save_pretrained or training.train wrote."
+            )
+        model = AutoModelForTimeSeriesPrediction.from_pretrained(str(name_or_path), **kwargs)
+        return cls(model, batch_size=batch_size)
+
+    def predict(self, inputs: Series | Sequence[Series], *, prediction_length: int) -> Any:
+        """Forecast one series, a batch, or a list of series of unequal lengths.
+
+        Args:
+            inputs: one series (time,) or (time, channels) as an array or tensor; an array (batch, time, channels);
+                or a list of series, each an array or a list, of any lengths and channel numbers.
+        Returns: an array (prediction_length[, channels]) for one series, (batch, prediction_length, channels) for
+            a batch array, a list of arrays for a list.
+        """
+
+        def forecast(values: Tensor) -> Tensor:
+            return self.forecaster.forecast(values, prediction_length=prediction_length)
+
+        return self._apply(forecast, inputs)
+
+    def predict_quantiles(
+        self,
+        inputs: Series | Sequence[Series],
+        *,
+        prediction_length: int,
+        quantile_levels: Sequence[float] = (0.1, 0.5, 0.9),
+    ) -> Any:
+        """Quantiles of the forecasts, laid out as `predict`'s results with one more axis (levels) at the end.
+
+        Raises: NotImplementedError where the forecaster has no distribution.
+        """
+        forecast_quantiles = self._quantile_forecaster()
+
+        def forecast(values: Tensor) -> Tensor:
+            return forecast_quantiles(values, prediction_length=prediction_length, quantile_levels=quantile_levels)
+
+        return self._apply(forecast, inputs)
+
+    def predict_df(
+        self,
+        df: pd.DataFrame,
+        *,
+        prediction_length: int,
+        id_column: str = "item_id",
+        timestamp_column: str = "timestamp",
+        target: str | Sequence[str] = "target",
+        quantile_levels: Sequence[float] = (),
+    ) -> pd.DataFrame:
+        """Forecast every series of a long data frame, several target columns jointly as channels.
+
+        Args:
+            df: one row per series and time; times of a series must be evenly spaced (any order), numeric or
+                datetime; missing targets are unseen.
+            quantile_levels: adds one column per level, named by it, where the forecaster can.
+        Returns: columns `id_column`, `timestamp_column`, `target_name`, `predictions` and the quantiles; one row per
+            series, target and future time, in the order in which series and targets are given.
+        """
+        targets = [target] if isinstance(target, str) else list(target)
+        groups = _split_frame(df, id_column, timestamp_column, targets)
+        inputs = [group[targets].to_numpy(np.float32) for _, group in groups]
+        forecasts = self.predict(inputs, prediction_length=prediction_length)
+        quantiles: Sequence[np.ndarray] = [np.empty((prediction_length, len(targets), 0))] * len(groups)
+        if len(quantile_levels):
+            quantiles = self.predict_quantiles(
+                inputs, prediction_length=prediction_length, quantile_levels=quantile_levels
+            )
+        frames = []
+        for (item, group), forecast, levels in zip(groups, forecasts, quantiles, strict=True):
+            times = _future_times(group[timestamp_column], prediction_length, item)
+            for channel, name in enumerate(targets):
+                columns = {id_column: item, timestamp_column: times, "target_name": name}
+                columns["predictions"] = forecast[:, channel]
+                columns |= {str(q): levels[:, channel, k] for k, q in enumerate(quantile_levels)}
+                frames.append(pd.DataFrame(columns))
+        return pd.concat(frames, ignore_index=True)
+
+    def _quantile_forecaster(self) -> Callable[..., Tensor]:
+        method = getattr(self.forecaster, "forecast_quantiles", None)
+        if method is None:
+            raise NotImplementedError(
+                f"quantiles need a forecaster with forecast_quantiles, found {type(self.forecaster).__name__}; "
+                "call predict for its point forecasts."
+            )
+        return method
+
+    def _apply(self, forecast: Callable[[Tensor], Tensor], inputs: Any) -> Any:
+        if isinstance(inputs, np.ndarray | Tensor):
+            if inputs.ndim == 3:
+                return np.stack(self._forecast_all(forecast, list(inputs)))
+            return self._forecast_all(forecast, [inputs])[0]
+        if not isinstance(inputs, list | tuple) or not len(inputs):
+            raise TypeError(
+                f"inputs must be an array, a tensor or a non-empty list of series, found {type(inputs).__name__}; "
+                "use predict_df for data frames."
+            )
+        if np.isscalar(inputs[0]):
+            return self._forecast_all(forecast, [inputs])[0]
+        return self._forecast_all(forecast, list(inputs))
+
+    def _forecast_all(self, forecast: Callable[[Tensor], Tensor], inputs: list[Any]) -> list[np.ndarray]:
+        """Forecast series of equal shape together, so that each gets exactly the forecast it would get alone."""
+        series = [_as_tensor(values, position) for position, values in enumerate(inputs)]
+        buckets: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for position, values in enumerate(series):
+            buckets[tuple(values.shape)].append(position)
+        results: list[np.ndarray] = [np.empty(0)] * len(series)
+        for positions in buckets.values():
+            for start in range(0, len(positions), self.batch_size):
+                chunk = positions[start : start + self.batch_size]
+                batch = torch.stack([series[position] for position in chunk])
+                batch = batch[..., None] if batch.ndim == 2 else batch
+                _check_seen(batch, chunk)
+                for position, values in zip(chunk, forecast(batch), strict=True):
+                    values = values[:, 0] if series[position].ndim == 1 else values
+                    results[position] = values.numpy()
+        return results
+
+
+def _as_tensor(values: Any, position: int) -> Tensor:
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    try:
+        array = np.array(array, dtype=np.float32)  # a copy: the caller's data stay theirs
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"a series must be numbers of shape (time,) or (time, channels), found one at position {position} that "
+            f"is not ({error}); make its rows equally long and numeric."
+        ) from error
+    if array.ndim not in (1, 2) or 0 in array.shape:
+        raise ValueError(
+            f"a series must have shape (time,) or (time, channels), found {array.shape} at position {position}; "
+            "give one series per list entry."
+        )
+    return torch.from_numpy(array)
+
+
+def _check_seen(batch: Tensor, positions: list[int]) -> None:
+    unseen = batch.isnan().flatten(1).all(dim=1).tolist()
+    if any(unseen):
+        bad = [position for position, nothing in zip(positions, unseen, strict=True) if nothing]
+        raise ValueError(
+            f"every series must have at least one value, found only NaN in the series at positions {bad[:5]}; "
+            "drop them."
+        )
+
+
+def _split_frame(
+    df: pd.DataFrame, id_column: str, timestamp_column: str, targets: list[str]
+) -> list[tuple[Any, pd.DataFrame]]:
+    missing = [name for name in (id_column, timestamp_column, *targets) if name not in df.columns]
+    if missing:
+        raise ValueError(
+            f"df must have the columns {id_column!r}, {timestamp_column!r} and {targets}, found no {missing} among "
+            f"{list(df.columns)}; name your columns with id_column, timestamp_column and target."
+        )
+    if df.empty:
+        raise ValueError("df must hold at least one row, found none.")
+    return [(item, group.sort_values(timestamp_column)) for item, group in df.groupby(id_column, sort=False)]
+
+
+def _future_times(times: pd.Series, prediction_length: int, item: Any) -> Any:
+    """Continue an evenly spaced series of times; calendar frequencies (months) by pandas' own inference."""
+    if len(times) < 2:
+        raise ValueError(f"series {item!r} must have at least two times to tell their spacing, found {len(times)}.")
+    values = times.reset_index(drop=True)
+    steps = values.diff().iloc[1:]
+    step = steps.median()
+    even = np.allclose(steps.to_numpy(np.float64), float(pd.to_numeric(pd.Series([step]))[0]), rtol=1e-3, atol=0)
+    if even:
+        return [values.iloc[-1] + step * k for k in range(1, prediction_length + 1)]
+    frequency = pd.infer_freq(values) if pd.api.types.is_datetime64_any_dtype(values) and len(values) > 2 else None
+    if frequency is None:
+        raise ValueError(
+            f"times of series {item!r} must be evenly spaced, found steps from {steps.min()} to {steps.max()}; "
+            "resample, and leave missing values as NaN rows."
+        )
+    return pd.date_range(values.iloc[-1], periods=prediction_length + 1, freq=frequency)[1:]

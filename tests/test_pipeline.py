@@ -1,0 +1,140 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hf_tsdyn import DystformerConfig, DystformerForPrediction, ForecastPipeline
+
+
+class LastPlusStep:
+    """Continues every channel by its last value plus 1, 2, 3, ..."""
+
+    def forecast(self, past_values, *, prediction_length, past_observed_mask=None):
+        steps = torch.arange(1, prediction_length + 1, dtype=past_values.dtype).reshape(1, -1, 1)
+        return past_values.nan_to_num()[:, -1:] + steps
+
+
+class WithQuantiles(LastPlusStep):
+    def forecast_quantiles(self, past_values, *, prediction_length, quantile_levels):
+        forecast = self.forecast(past_values, prediction_length=prediction_length)
+        return forecast[..., None] + torch.tensor(list(quantile_levels))
+
+
+@pytest.fixture
+def pipeline():
+    return ForecastPipeline(LastPlusStep(), batch_size=2)
+
+
+def test_one_series_in_one_series_out(pipeline):
+    np.testing.assert_array_equal(pipeline.predict(np.arange(5.0), prediction_length=3), [5, 6, 7])
+    np.testing.assert_array_equal(pipeline.predict([0.0, 1.0, 2.0], prediction_length=2), [3, 4])
+    series = np.stack([np.arange(5.0), 10 * np.arange(5.0)], axis=1)
+    np.testing.assert_array_equal(pipeline.predict(series, prediction_length=2), [[5, 41], [6, 42]])
+    np.testing.assert_array_equal(pipeline.predict(torch.tensor(series), prediction_length=2), [[5, 41], [6, 42]])
+
+
+def test_a_batch_array_comes_back_as_a_batch(pipeline):
+    values = np.random.default_rng(0).normal(size=(5, 7, 3))
+    forecast = pipeline.predict(values, prediction_length=4)
+    assert forecast.shape == (5, 4, 3)
+    np.testing.assert_allclose(forecast[:, 0], values[:, -1] + 1, rtol=1e-6)
+
+
+def test_series_of_unequal_lengths_keep_their_order_and_kind(pipeline):
+    series = [np.arange(4.0), np.ones((6, 2)), [1.0, 2.0], np.arange(4.0) + 1, [[1.0, 2.0], [3.0, 4.0]]]
+    forecasts = pipeline.predict(series, prediction_length=2)
+    assert [forecast.shape for forecast in forecasts] == [(2,), (2, 2), (2,), (2,), (2, 2)]
+    assert [forecast.flat[0] for forecast in forecasts] == [4, 2, 3, 5, 4]
+
+
+def test_unequal_lengths_get_the_forecasts_they_would_get_alone():
+    torch.manual_seed(0)
+    config = DystformerConfig(
+        context_length=64, prediction_length=8, d_model=32, num_hidden_layers=1, num_attention_heads=2, ffn_dim=32,
+        num_poly_feats=4, num_rff=8,
+    )  # fmt: skip
+    pipeline = ForecastPipeline(DystformerForPrediction(config).eval())
+    rng = np.random.default_rng(0)
+    series = [rng.normal(size=(length, 2)) for length in (64, 40, 64, 77)]
+    series[1][5:9, 0] = np.nan
+    for together, one in zip(pipeline.predict(series, prediction_length=11), series, strict=True):
+        np.testing.assert_allclose(together, pipeline.predict(one, prediction_length=11), atol=1e-5)
+        assert np.isfinite(together).all()
+
+
+def test_inputs_are_left_as_they_were(pipeline):
+    series = [np.arange(4.0), np.array([1.0, np.nan, 3.0])]
+    before = [values.copy() for values in series]
+    pipeline.predict(series, prediction_length=3)
+    assert len(series) == 2
+    for values, old in zip(series, before, strict=True):
+        np.testing.assert_array_equal(values, old)
+
+
+def test_quantiles_have_an_axis_of_levels_and_are_refused_without_a_distribution(pipeline):
+    quantiles = ForecastPipeline(WithQuantiles()).predict_quantiles(
+        np.arange(5.0), prediction_length=2, quantile_levels=[0.25, 0.75]
+    )
+    np.testing.assert_allclose(quantiles, [[5.25, 5.75], [6.25, 6.75]])
+    with pytest.raises(NotImplementedError, match="found LastPlusStep"):
+        pipeline.predict_quantiles(np.arange(5.0), prediction_length=2)
+
+
+def frame():
+    return pd.DataFrame(
+        {
+            "item_id": ["b"] * 4 + ["a"] * 3,
+            "timestamp": [*pd.date_range("2024-01-31", periods=4, freq="ME"), *pd.date_range("2024-01-01", periods=3)],
+            "x": [3.0, 2.0, 1.0, 0.0, 5.0, 6.0, 7.0],
+            "y": [0.0, 0.0, 0.0, np.nan, 1.0, 1.0, 1.0],
+        }
+    ).iloc[[3, 1, 2, 0, 4, 6, 5]]
+
+
+def test_data_frames_are_forecast_series_by_series_with_their_calendar(pipeline):
+    forecast = pipeline.predict_df(frame(), prediction_length=2, target=["x", "y"])
+    assert list(forecast.columns) == ["item_id", "timestamp", "target_name", "predictions"]
+    assert forecast.item_id.tolist() == ["b"] * 4 + ["a"] * 4
+    assert forecast.target_name.tolist() == ["x", "x", "y", "y"] * 2
+    assert forecast.predictions.tolist() == [1, 2, 1, 2, 8, 9, 2, 3]
+    assert forecast.timestamp[0] == pd.Timestamp("2024-05-31")
+    assert forecast.timestamp[5] == pd.Timestamp("2024-01-05")
+
+
+def test_data_frames_with_numeric_times_and_quantiles():
+    df = pd.DataFrame({"item_id": 0, "timestamp": [0.0, 0.5, 1.0], "target": [1.0, 2.0, 3.0]})
+    forecast = ForecastPipeline(WithQuantiles()).predict_df(df, prediction_length=2, quantile_levels=[0.5])
+    assert forecast.timestamp.tolist() == [1.5, 2.0]
+    assert forecast["0.5"].tolist() == [4.5, 5.5]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        ([], TypeError, "non-empty list"),
+        ({"a": 1}, TypeError, "found dict"),
+        ([np.ones((2, 2, 2))], ValueError, r"found \(2, 2, 2\) at position 0"),
+        ([[1.0, "x"]], ValueError, "position 0"),
+        ([[[1.0, 2.0], [3.0]]], ValueError, "equally long"),
+        ([np.ones(3), np.full(3, np.nan)], ValueError, r"only NaN in the series at positions \[1\]"),
+        (np.empty((0, 2)), ValueError, r"found \(0, 2\)"),
+    ],
+)
+def test_bad_inputs_are_refused_with_what_was_found(pipeline, inputs, error, message):
+    with pytest.raises(error, match=message):
+        pipeline.predict(inputs, prediction_length=2)
+
+
+def test_bad_data_frames_are_refused(pipeline):
+    with pytest.raises(ValueError, match=r"found no \['target'\]"):
+        pipeline.predict_df(frame(), prediction_length=2)
+    uneven = pd.DataFrame({"item_id": 0, "timestamp": [0.0, 0.5, 2.0], "target": 1.0})
+    with pytest.raises(ValueError, match="evenly spaced, found steps from 0.5 to 1.5"):
+        pipeline.predict_df(uneven, prediction_length=2)
+    with pytest.raises(ValueError, match="at least two times"):
+        pipeline.predict_df(uneven.iloc[:1], prediction_length=2)
+
+
+def test_from_pretrained_needs_a_checkpoint_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"must hold config\.json"):
+        ForecastPipeline.from_pretrained(tmp_path)

@@ -198,20 +198,19 @@ def _split_frame(
     return [(item, group.sort_values(timestamp_column)) for item, group in df.groupby(id_column, sort=False)]
 
 
-def _future_times(times: pd.Series, prediction_length: int, item: Any) -> Any:
-    """Continue an evenly spaced series of times; calendar frequencies (months) by pandas' own inference."""
+def _future_times(times: Any, prediction_length: int, item: Any) -> Any:
+    """Continue an evenly spaced pandas series of times; calendar frequencies (months) by pandas' own inference."""
     if len(times) < 2:
         raise ValueError(f"series {item!r} must have at least two times to tell their spacing, found {len(times)}.")
-    values = times.reset_index(drop=True)
-    steps = values.diff().iloc[1:]
+    steps = times.diff().iloc[1:]
     step = steps.median()
-    even = np.allclose(steps.to_numpy(np.float64), float(pd.to_numeric(pd.Series([step]))[0]), rtol=1e-3, atol=0)
-    if even:
-        return [values.iloc[-1] + step * k for k in range(1, prediction_length + 1)]
-    frequency = pd.infer_freq(values) if pd.api.types.is_datetime64_any_dtype(values) and len(values) > 2 else None
+    if step > 0 * step and np.allclose((steps / step).to_numpy(float), 1, atol=1e-3):
+        return [times.iloc[-1] + step * k for k in range(1, prediction_length + 1)]
+    dated = pd.api.types.is_datetime64_any_dtype(times) and len(times) > 2
+    frequency = pd.infer_freq(times) if dated else None
     if frequency is None:
         raise ValueError(
             f"times of series {item!r} must be evenly spaced, found steps from {steps.min()} to {steps.max()}; "
             "resample, and leave missing values as NaN rows."
         )
-    return pd.date_range(values.iloc[-1], periods=prediction_length + 1, freq=frequency)[1:]
+    return pd.date_range(times.iloc[-1], periods=prediction_length + 1, freq=frequency)[1:]

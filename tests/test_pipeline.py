@@ -129,7 +129,7 @@ def test_bad_data_frames_are_refused(pipeline):
     with pytest.raises(ValueError, match=r"found no \['target'\]"):
         pipeline.predict_df(frame(), prediction_length=2)
     uneven = pd.DataFrame({"item_id": 0, "timestamp": [0.0, 0.5, 2.0], "target": 1.0})
-    with pytest.raises(ValueError, match="evenly spaced, found steps from 0.5 to 1.5"):
+    with pytest.raises(ValueError, match=r"evenly spaced, found steps from 0\.5 to 1\.5"):
         pipeline.predict_df(uneven, prediction_length=2)
     with pytest.raises(ValueError, match="at least two times"):
         pipeline.predict_df(uneven.iloc[:1], prediction_length=2)

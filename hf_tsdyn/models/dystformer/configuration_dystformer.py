@@ -30,7 +30,7 @@ class DystformerConfig(PreTrainedConfig):
         rff_scale: standard deviation of the random frequencies.
         rff_trainable: let the random frequencies and phases be trained.
         norm_type: "rmsnorm", "layernorm" or "dyt" (a scaled tanh without statistics).
-        pooling_type: "mean" or "max" over patches before the prediction head.
+        pooling_type: "mean" or "max" over patches before the prediction head, or the "last" patch alone.
         scaling_epsilon, relative_scaling_epsilon: see `hf_tsdyn.scaling.scale`.
         loss: "mse", "mae" or "huber" (with `huber_delta`).
         normalize_loss: take the loss in units of each window's own scale, so that systems of every
@@ -63,7 +63,7 @@ class DystformerConfig(PreTrainedConfig):
     attention_dropout: float | int = 0.0
     ff_dropout: float | int = 0.0
     head_dropout: float | int = 0.0
-    pooling_type: Literal["mean", "max"] = "mean"
+    pooling_type: Literal["mean", "max", "last"] = "mean"
     scaling_epsilon: float | int = 1e-6
     relative_scaling_epsilon: bool = True
     loss: Literal["mse", "mae", "huber"] = "mse"

@@ -15,8 +15,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import can_return_tuple
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from ...forecasting import ForecastMixin, ForecastOutput, forecast_loss, observed
@@ -75,7 +74,7 @@ class DystformerAttention(nn.Module):
         if rotary is not None:
             query, key = rotate(query, *rotary), rotate(key, *rotary)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
+            self.config._attn_implementation or "sdpa", eager_attention_forward
         )
         output, weights = attention(
             self,
@@ -134,8 +133,8 @@ class DystformerPreTrainedModel(PreTrainedModel):
     config: DystformerConfig
     config_class = DystformerConfig
     base_model_prefix = "model"
+    input_modalities = "time"
     main_input_name = "past_values"
-    input_modalities = ("time",)
     accepts_loss_kwargs = False
     supports_gradient_checkpointing = True
     _no_split_modules = ["DystformerLayer"]
@@ -156,7 +155,7 @@ class DystformerPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, nn.RMSNorm | nn.LayerNorm):
             init.ones_(module.weight)
-            if getattr(module, "bias", None) is not None:
+            if isinstance(module, nn.LayerNorm):
                 init.zeros_(module.bias)
         elif isinstance(module, DynamicTanh):
             init.constant_(module.alpha, 0.5)
@@ -252,7 +251,12 @@ class DystformerPredictionHead(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(batch, channels, patches, d_model) -> (batch, prediction_length, channels), scaled units."""
-        pooled = hidden_states.mean(dim=2) if self.pooling_type == "mean" else hidden_states.amax(dim=2)
+        if self.pooling_type == "mean":
+            pooled = hidden_states.mean(dim=2)
+        elif self.pooling_type == "max":
+            pooled = hidden_states.amax(dim=2)
+        else:
+            pooled = hidden_states[:, :, -1]
         return self.projection(self.dropout(pooled)).transpose(1, 2)
 
 

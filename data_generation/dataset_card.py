@@ -1,0 +1,168 @@
+"""The dataset's README.md, rendered from its manifest: equal manifests give equal cards."""
+
+from collections import Counter
+from typing import Any
+
+import yaml
+
+from data_generation.candidates import reason_text
+from data_generation.config import SPLITS
+from hf_tsdyn.data.trajectories import FEATURES
+
+COLUMNS = {
+    "item_id": "system, parameter index and initial condition index, e.g. `Lorenz-p003-i01`",
+    "start": "1970-01-01 everywhere; `dt` holds the truth",
+    "freq": "`s` everywhere; `dt` holds the truth",
+    "target": "channels x time, in the system's own units",
+    "system": "name in dysts",
+    "split": "train, validation or test",
+    "dt": "sampling interval, in the system's time",
+    "period": "dominant period at default parameters, in the system's time",
+    "lyapunov_time": "one over the largest Lyapunov exponent, in the system's time; only at default parameters, "
+    "and null where no trusted exponent is stored",
+    "parameters": "JSON, by name",
+    "initial_condition": "raw state at the first stored point: integrating it with `parameters` from time 0 "
+    "gives the row",
+    "seed": "JSON: entropy and spawn key of the NumPy SeedSequence of the initial condition",
+    "checks": "JSON: statistic of each validity check",
+    "generation": "JSON: tolerances, transient, points, whether the parameters are the defaults, versions",
+}
+
+TEMPLATE = """---
+{front_matter}---
+
+# Trajectories of chaotic systems
+
+{num_rows} trajectories of {num_systems} systems of ordinary differential equations from
+[dysts](https://github.com/williamgilpin/dysts): {num_points} points over {num_periods} dominant periods each,
+with perturbed parameters and initial conditions. The splits hold different systems, not different windows: what
+is in `test` is never seen in `train`.
+
+| split | systems | candidates | trajectories |
+|---|---|---|---|
+{split_rows}
+
+## Use
+
+```python
+from datasets import load_dataset
+
+dataset = load_dataset("PATH", split="{first_split}")
+```
+
+or, without copying a value,
+
+```python
+from hf_tsdyn.data.trajectories import TrajectoryDataset
+
+trajectory = TrajectoryDataset("PATH", "{first_split}")[0]
+trajectory.values  # (channels, time)
+```
+
+The files of `data` are also a gluonts `FileDataset` (`freq="s"`, `one_dim_target=False`).
+
+## Columns
+
+| column | type | content |
+|---|---|---|
+{column_rows}
+
+## How it was made
+
+Save the settings below as `dataset.yaml`, and run
+
+```bash
+python -m data_generation --config dataset.yaml --output DIR
+```
+
+```yaml
+{settings}```
+
+Made with {versions}.
+The same settings and versions give the same bytes on the same type of processor, whatever the number of workers.
+
+## What was rejected
+
+{num_accepted} of {num_candidates} candidates were accepted. `rejected.jsonl` lists the others with their
+statistics.
+
+| reason | candidates | meaning |
+|---|---|---|
+{reason_rows}
+
+{empty_systems}
+
+## Limits
+
+- `period` and `lyapunov_time` are those of the default parameters.
+- Initial conditions are drawn around one stored point: a system with several attractors shows few of them.
+- The checks reject periodic motion whose period is below half the series; slower or quasi-periodic motion passes.
+- Chaos makes trajectories on another type of processor depart from these after a while; their statistics agree.
+"""
+
+
+def render_card(manifest: dict[str, Any]) -> str:
+    """Return the text of README.md: front matter that names the data files, and measured counts."""
+    systems, counts, config = manifest["systems"], manifest["counts"], manifest["config"]
+    rows = Counter(dict.fromkeys(SPLITS, 0))
+    for shard in manifest["shards"]:
+        rows[shard["split"]] += shard["num_rows"]
+    # A pattern without a row behind it makes load_dataset fail.
+    splits = [split for split in SPLITS if rows[split]]
+    versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
+    return TEMPLATE.format(
+        front_matter=_front_matter(splits, counts["accepted"]),
+        num_rows=counts["accepted"],
+        num_systems=sum(entry["accepted"] > 0 for entry in systems.values()),
+        num_points=config["integration"]["num_points"],
+        num_periods=format(config["integration"]["num_periods"], "g"),
+        split_rows="\n".join(_split_row(split, systems) for split in splits),
+        first_split=splits[0],
+        column_rows="\n".join(f"| `{name}` | {_type_name(name)} | {COLUMNS[name]} |" for name in FEATURES),
+        settings=yaml.safe_dump(config, sort_keys=False),
+        versions=versions,
+        num_accepted=counts["accepted"],
+        num_candidates=counts["candidates"],
+        reason_rows="\n".join(
+            f"| {reason} | {number} | {reason_text(reason)} |"
+            for reason, number in sorted(counts["rejected"].items(), key=lambda entry: (-entry[1], entry[0]))
+        ),
+        empty_systems=_empty_systems(systems),
+    )
+
+
+def _front_matter(splits: list[str], num_rows: int) -> str:
+    bounds = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+    size = next((name for bound, name in bounds if num_rows < bound), "1M<n<10M")
+    front_matter = {
+        "license": "apache-2.0",
+        "task_categories": ["time-series-forecasting"],
+        "tags": ["dynamical-systems", "chaos", "time-series"],
+        "size_categories": [size],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": f"data/{split}-*.arrow"} for split in splits],
+            }
+        ],
+    }
+    return yaml.safe_dump(front_matter, sort_keys=False)
+
+
+def _split_row(split: str, systems: dict[str, Any]) -> str:
+    entries = [entry for entry in systems.values() if entry["split"] == split]
+    num_systems = sum(entry["accepted"] > 0 for entry in entries)
+    candidates = sum(entry["candidates"] for entry in entries)
+    return f"| {split} | {num_systems} | {candidates} | {sum(entry['accepted'] for entry in entries)} |"
+
+
+def _type_name(column: str) -> str:
+    feature = FEATURES.arrow_schema.field(column).type
+    return str(feature).replace("list<item: ", "list<").replace("element: ", "")
+
+
+def _empty_systems(systems: dict[str, Any]) -> str:
+    empty = [name for name, entry in sorted(systems.items()) if not entry["accepted"]]
+    if not empty:
+        return "Every system has at least one trajectory."
+    return f"No candidate of these systems was accepted: {', '.join(empty)}."

@@ -1,0 +1,221 @@
+"""What an evaluation found, as a file that tables, cards and figures are rendered from."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .metrics import bootstrap_median, bootstrap_paired_difference
+
+FORMAT_VERSION = 1
+
+METRIC_LABELS = {
+    "smape": "sMAPE (0-100)",
+    "normalised_mae": "MAE / context std",
+    "normalised_mse": "MSE / context variance",
+    "mase": "MASE",
+    "step_normalised_mae": "absolute error / context std",
+    "vpt_periods@0.4": "valid time, periods (0.4)",
+    "vpt_periods@0.2": "valid time, periods (0.2)",
+    "vpt_lyapunov@0.4": "valid time, Lyapunov times (0.4)",
+    "vpt_lyapunov@0.2": "valid time, Lyapunov times (0.2)",
+}
+"""Names for tables and axes; a metric that is not here goes by its own name."""
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """The median over the windows of one system, `num_windows` of them with something to score."""
+
+    model: str
+    system: str
+    horizon: int
+    metric: str
+    value: float
+    num_windows: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """The median over systems of a model's rows, with its bootstrap interval."""
+
+    model: str
+    horizon: int
+    metric: str
+    median: float
+    low: float
+    high: float
+    num_systems: int
+
+
+@dataclass(frozen=True)
+class DifferenceRow:
+    """The median over systems of `model - baseline`, paired by system, with its bootstrap interval."""
+
+    model: str
+    baseline: str
+    horizon: int
+    metric: str
+    median: float
+    low: float
+    high: float
+    num_systems: int
+
+
+@dataclass(frozen=True)
+class EvaluationResults:
+    """Long rows, their medians over systems, and how they came about.
+
+    header: `models`, `baselines`, `protocol`, `dataset` (fingerprint, split, counts), `systems` (per system:
+    steps_per_period, num_channels, num_trajectories, lyapunov_times_per_period or None), `cost` (per model:
+    cpu_seconds, wall_seconds, failed_windows), `versions`, `hardware`, `git_revision` (None outside a checkout).
+    """
+
+    header: dict[str, Any]
+    rows: list[ResultRow]
+    summary: list[SummaryRow]
+    differences: list[DifferenceRow]
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the results as JSON, one row a line, replacing `path` in one step.
+
+        Infinite values (a forecast that was not finite) are written as the string "Infinity".
+        """
+        parts = [f'"format_version": {FORMAT_VERSION}', f'"header": {json.dumps(self.header, indent=1)}']
+        for name in ("rows", "summary", "differences"):
+            lines = ",\n".join(_to_json(row) for row in getattr(self, name))
+            parts.append(f'"{name}": [\n{lines}\n]')
+        write_atomically(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> EvaluationResults:
+        """Read what `write` wrote.
+
+        Raises: FileNotFoundError; ValueError on a file of another format.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} must be a results file, found no JSON: {error}; write it again.") from error
+        found = content.get("format_version") if isinstance(content, dict) else None
+        if found != FORMAT_VERSION:
+            raise ValueError(
+                f"{path} must be a results file of format {FORMAT_VERSION}, found format_version {found!r}; "
+                "write it with EvaluationResults.write of this version."
+            )
+        return cls(
+            header=content["header"],
+            rows=[_from_json(ResultRow, row) for row in content["rows"]],
+            summary=[_from_json(SummaryRow, row) for row in content["summary"]],
+            differences=[_from_json(DifferenceRow, row) for row in content["differences"]],
+        )
+
+    def summary_of(self, model: str, metric: str, horizon: int) -> SummaryRow:
+        """Return one cell of the summary; ValueError if it was not evaluated."""
+        for row in self.summary:
+            if (row.model, row.metric, row.horizon) == (model, metric, horizon):
+                return row
+        known = sorted({(row.metric, row.horizon) for row in self.summary})
+        raise ValueError(
+            f"the results must hold {metric!r} at horizon {horizon} for {model!r}, found models "
+            f"{self.header['models']} with {known}; evaluate it first."
+        )
+
+    def summary_table(
+        self, metrics: Sequence[str] = ("smape", "normalised_mae"), horizons: Sequence[int] | None = None
+    ) -> str:
+        """Render a Markdown table: a model a row, horizon x metric as columns, median [low, high] over systems.
+
+        metrics: of those in the summary, in this order. horizons: all evaluated ones by default.
+        Raises: ValueError if nothing is left to show.
+        """
+        present = {(row.metric, row.horizon) for row in self.summary}
+        wanted = sorted({h for _, h in present}) if horizons is None else horizons
+        columns = [(metric, h) for metric in metrics for h in wanted if (metric, h) in present]
+        if not columns:
+            raise ValueError(
+                f"a table needs at least one evaluated column, found none for metrics {list(metrics)} at horizons "
+                f"{list(wanted)}; evaluated were {sorted(present)}."
+            )
+        titles = [f"{METRIC_LABELS.get(metric, metric)} @ {h}" for metric, h in columns]
+        lines = ["| model | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(columns)]
+        for model in self.header["models"]:
+            cells = [_cell(self.summary_of(model, metric, h)) for metric, h in columns]
+            lines.append(f"| {model} | " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+
+def _cell(row: SummaryRow) -> str:
+    return f"{row.median:.3g} [{row.low:.3g}, {row.high:.3g}]"
+
+
+def _to_json(row: ResultRow | SummaryRow | DifferenceRow) -> str:
+    return json.dumps({k: _encode(v) for k, v in asdict(row).items()}, allow_nan=False)
+
+
+def _encode(value: Any) -> Any:
+    infinite = isinstance(value, float) and abs(value) == float("inf")
+    return str(value).replace("inf", "Infinity") if infinite else value
+
+
+def _from_json(row_class: type, values: dict[str, Any]) -> Any:
+    names = [field.name for field in fields(row_class)]
+    if sorted(values) != sorted(names):
+        raise ValueError(
+            f"a {row_class.__name__} must have the fields {names}, found {sorted(values)}; write the file again."
+        )
+    numbers = {field.name for field in fields(row_class) if field.type == "float"}
+    return row_class(**{name: float(values[name]) if name in numbers else values[name] for name in names})
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write `content` to a file beside `path` and rename it, so that `path` is never half-written."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def summarise(
+    rows: Sequence[ResultRow], *, baselines: Sequence[str], seed: int, num_resamples: int, confidence: float
+) -> tuple[list[SummaryRow], list[DifferenceRow]]:
+    """Return medians over systems, and paired differences to each baseline, with bootstrap intervals.
+
+    Every cell resamples the systems alike, so that a model's interval does not depend on what it is compared with.
+    """
+    cells: dict[tuple[str, int, str], dict[str, float]] = {}
+    for row in rows:
+        cells.setdefault((row.model, row.horizon, row.metric), {})[row.system] = row.value
+    options: dict[str, Any] = {"num_resamples": num_resamples, "confidence": confidence}
+    summary, differences = [], []
+    for (model, horizon, metric), values in cells.items():
+        interval = bootstrap_median(list(values.values()), rng=np.random.default_rng(seed), **options)
+        summary.append(SummaryRow(model, horizon, metric, *interval, len(values)))
+        for baseline in baselines:
+            if baseline == model:
+                continue
+            reference = [cells[baseline, horizon, metric][system] for system in values]
+            rng = np.random.default_rng(seed)
+            interval = bootstrap_paired_difference(list(values.values()), reference, rng=rng, **options)
+            differences.append(DifferenceRow(model, baseline, horizon, metric, *interval, len(values)))
+    return summary, differences
+
+
+def rows_of(rows: Iterable[ResultRow], *, model: str, metric: str, horizon: int | None = None) -> list[ResultRow]:
+    """Return the rows of one model and metric, at one horizon or at all."""
+    return [r for r in rows if r.model == model and r.metric == metric and horizon in (None, r.horizon)]

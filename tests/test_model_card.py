@@ -1,0 +1,149 @@
+"""Cards are made from results alone, the same every time, with nothing left blank."""
+
+import dataclasses
+import re
+
+import pytest
+import yaml
+
+import hf_tsdyn
+from hf_tsdyn.model_card import ModelCardFacts, render_model_card
+from hf_tsdyn.results import EvaluationResults, ResultRow, summarise
+
+SYSTEMS = ("Chua", "Lorenz", "Thomas")
+VALUES = {"tiny": (10.0, 20.0, 30.0), "mean": (60.0, 61.0, 65.0)}
+
+
+@pytest.fixture
+def results():
+    metrics = ("smape", "normalised_mae", "vpt_periods@0.4", "vpt_lyapunov@0.4")
+    rows = [
+        ResultRow(model, system, 64, metric, value, 4, 0)
+        for model, values in VALUES.items()
+        for metric in metrics
+        for system, value in zip(SYSTEMS, values, strict=True)
+        if (metric, system) != ("vpt_lyapunov@0.4", "Thomas")
+    ]
+    header = {
+        "models": list(VALUES),
+        "baselines": ["mean"],
+        "protocol": {"context_length": 512, "horizons": [64], "seed": 7, "confidence": 0.95},
+        "dataset": {
+            "fingerprint": "ab12",
+            "split": "test",
+            "num_systems": 3,
+            "num_trajectories": 6,
+            "num_windows": 12,
+        },
+        "systems": {},
+        "cost": {m: {"cpu_seconds": 1.5, "wall_seconds": 1.0, "failed_windows": 0} for m in VALUES},
+        "versions": {"python": "3.11", "torch": "2.13"},
+        "hardware": {"cpu": "A Processor", "num_cores": 2, "accelerator": None},
+        "git_revision": "c0ffee",
+    }
+    summary, differences = summarise(rows, baselines=["mean"], seed=0, num_resamples=200, confidence=0.95)
+    return EvaluationResults(header, rows, summary, differences)
+
+
+@pytest.fixture
+def facts():
+    return ModelCardFacts(
+        model_id="acme/tiny",
+        model="tiny",
+        model_type="dystformer",
+        summary="A small forecaster of chaotic systems.",
+        num_parameters=1_234_567,
+        context_length=512,
+        prediction_length=128,
+        channels="any number",
+        training_data={"systems": "96 of dysts, skew products of them"},
+        training={"steps": "1000"},
+        limits=("Long forecasts drift to the mean.",),
+        commands=("make quickstart",),
+        evaluation_dataset="acme/attractors",
+        figures=(("growth.png", "Error growth"),),
+    )
+
+
+def test_the_same_results_and_facts_give_the_same_card(results, facts, tmp_path):
+    results.write(tmp_path / "results.json")
+    card = render_model_card(results, facts)
+    assert render_model_card(EvaluationResults.read(tmp_path / "results.json"), facts) == card
+
+
+def test_front_matter_is_yaml_with_the_models_own_medians(results, facts):
+    _, front_matter, body = render_model_card(results, facts).split("---\n", 2)
+    data = yaml.safe_load(front_matter)
+    assert data["license"] == "apache-2.0"
+    assert data["library_name"] == "hf_tsdyn"
+    assert data["pipeline_tag"] == "time-series-forecasting"
+    assert "dystformer" in data["tags"]
+    (entry,) = data["model-index"]
+    assert entry["name"] == "acme/tiny"
+    found = {m["type"]: m["value"] for result in entry["results"] for m in result["metrics"]}
+    assert found == {
+        "smape": 20.0,
+        "normalised_mae": 20.0,
+        "vpt_periods@0.4": 20.0,
+        "vpt_lyapunov@0.4": 15.0,
+    }
+    assert body.startswith("\n# acme/tiny\n")
+
+
+def test_every_fact_and_every_table_is_in_the_card(results, facts):
+    card = render_model_card(results, facts)
+    expected = [
+        facts.summary,
+        "1,234,567",
+        "| systems | 96 of dysts, skew products of them |",
+        results.summary_table(),
+        "2 of 3 systems",
+        "- Long forecasts drift to the mean.",
+        "make quickstart",
+        "![Error growth](growth.png)",
+        "`ab12`",
+        "`c0ffee`",
+        "python 3.11, torch 2.13;",
+        "A Processor (2 cores), 1.0 s",
+    ]
+    assert [text for text in expected if text not in card] == []
+    difference = next(r for r in results.differences if (r.model, r.metric) == ("tiny", "smape"))
+    assert f"| mean | {difference.median:.3g} [{difference.low:.3g}, {difference.high:.3g}] |" in card
+
+
+def test_markdown_has_no_gaps_or_markup_left(results, facts):
+    card = render_model_card(results, facts)
+    assert not re.search(r"\n\n\n|\{\{|\{%|\bNone\b|\bnan\b| \n", card)
+
+
+def test_code_in_the_card_uses_what_there_is(results, facts):
+    (code,) = re.findall(r"```python\n(.*?)```", render_model_card(results, facts), re.DOTALL)
+    compile(code, "card", "exec")
+    (name,) = re.findall(r"from hf_tsdyn import (\w+)", code)
+    assert hasattr(getattr(hf_tsdyn, name), "from_pretrained")
+    assert len(code.strip().splitlines()) <= 10
+
+
+def test_failed_windows_are_told(results, facts):
+    assert "not finite" not in render_model_card(results, facts)
+    results.header["cost"]["tiny"]["failed_windows"] = 3
+    assert "counted as infinite errors: tiny 3." in render_model_card(results, facts)
+
+
+def test_a_card_without_baselines_or_figures_has_no_empty_parts(results, facts):
+    bare = dataclasses.replace(results, differences=[])
+    card = render_model_card(bare, dataclasses.replace(facts, figures=()))
+    assert "Paired by system" not in card
+    assert not re.search(r"\n\n\n", card)
+
+
+@pytest.mark.parametrize("template", ["{{ fatcs.summary }}", "{{ facts.sumary }}", "{{ dataset.fingerprnt }}"])
+def test_a_misspelt_variable_is_an_error(template, results, facts, tmp_path):
+    (tmp_path / "card.md").write_text(template)
+    with pytest.raises(ValueError, match=r"card\.md must be given, found one that is not: .*(fatcs|sumary|fingerprnt)"):
+        render_model_card(results, facts, template=tmp_path / "card.md")
+
+
+def test_a_model_without_results_is_refused(results, facts):
+    with pytest.raises(ValueError, match=r"'large', found \['tiny', 'mean'\]"):
+        render_model_card(results, dataclasses.replace(facts, model="large"))

@@ -1,0 +1,50 @@
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hf_tsdyn.results import EvaluationResults
+from training import evaluate_checkpoint, train
+
+
+@pytest.fixture
+def trained(run_options, tmp_path):
+    train.main(run_options())
+    return tmp_path / "run"
+
+
+def test_evaluation_writes_results_figures_and_a_card_that_says_the_same(trained, capsys):
+    evaluate_checkpoint.main([str(trained), "--evaluation.protocol.num_windows", "2"])
+    printed = capsys.readouterr().out
+    results = EvaluationResults.read(trained / "results.json")
+    assert results.header["models"] == ["toy", "persistence", "mean", "parroting"]
+    assert results.header["protocol"]["num_windows"] == 2
+    assert results.header["dataset"]["num_systems"] == 3
+    card = (trained / "README.md").read_text()
+    assert results.summary_table() in card
+    assert "bit-equal" in printed
+    for name in re.findall(r"\]\((figures/.*?)\)", card):
+        assert (trained / name).read_bytes().startswith(b"\x89PNG")
+    assert len(re.findall(r"\]\(figures/", card)) == 3
+
+
+def test_a_checkpoint_that_forecasts_otherwise_than_in_training_is_refused(trained):
+    probe = load_file(trained / "probe.safetensors")
+    probe["forecast"][0, 0, 0] += 1e-3
+    save_file(probe, trained / "probe.safetensors")
+    with pytest.raises(RuntimeError, match=r"bit-equal, found differences up to 0\.001"):
+        evaluate_checkpoint.main([str(trained)])
+
+
+def test_a_folder_without_a_finished_run_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        evaluate_checkpoint.main([str(tmp_path)])
+    assert "must be the folder of a finished run" in capsys.readouterr().err
+
+
+def test_an_unknown_baseline_is_refused(trained, capsys):
+    with pytest.raises(SystemExit):
+        evaluate_checkpoint.main([str(trained), "--evaluation.baselines", "[oracle]"])
+    assert "found ['oracle']" in capsys.readouterr().err
+    assert torch.is_tensor(load_file(trained / "probe.safetensors")["forecast"])

@@ -1,0 +1,187 @@
+"""The settings of one training run: dataclasses filled from YAML and dotted command-line options.
+
+Unknown keys and wrong types end the program before anything heavy starts.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from transformers import CONFIG_MAPPING, PreTrainedConfig, TrainingArguments
+
+from hf_tsdyn.data.augmentations import Augmentations
+from hf_tsdyn.evaluation import EvaluationProtocol
+from hf_tsdyn.models import ARCHITECTURES
+
+CONFIG_FILE = "run_config.yaml"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What the model is trained and selected on.
+
+    Args:
+        path: folder of a dataset of trajectories.
+        train_split: split that random windows are drawn from.
+        validation_split: split of other systems; its loss selects the best checkpoint.
+        balance: draw systems, or rows, with equal probability.
+        augmentations: null trains on the trajectories as they are.
+        validation_windows_per_trajectory: most windows of one trajectory in the validation loss.
+        seed: of windows and augmentations."""
+
+    path: str
+    train_split: str = "train"
+    validation_split: str = "validation"
+    balance: Literal["systems", "rows"] = "systems"
+    augmentations: Augmentations | None = None
+    validation_windows_per_trajectory: int = 4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How the trained model is scored, by `training.evaluate_checkpoint`.
+
+    Args:
+        name: of the model in tables, cards and results files.
+        split: split of held-out systems.
+        protocol: windows, horizons, bootstrap.
+        baselines: names out of `hf_tsdyn.baselines.BASELINES`, scored beside the model."""
+
+    name: str
+    split: str = "test"
+    protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
+    baselines: tuple[str, ...] = ("persistence", "mean", "parroting")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run.
+
+    Args:
+        model: `model_type` and the fields of that architecture's configuration; all of it is the architecture's.
+        data: training and validation windows.
+        training: transformers' TrainingArguments; `output_dir` is the run's folder.
+        evaluation: scores, card and figures of the result.
+        checkpoint: folder or Hub name of a model to start from; `model` then holds only what changes in its
+            configuration (loss, dropout), not the shapes of weights.
+        mixed_precision: "auto" trains in bfloat16 where a GPU has it and in float32 elsewhere."""
+
+    model: dict[str, Any]
+    data: DataConfig
+    training: TrainingArguments
+    evaluation: EvaluationConfig
+    checkpoint: str | None = None
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+
+
+def load_run_config(arguments: Sequence[str] | None = None) -> tuple[RunConfig, dict[str, Any]]:
+    """Return the configuration of a command line, and the same as plain values for the record.
+
+    Raises: SystemExit with a message on unknown keys, wrong types or values that break a rule.
+    """
+    parser = ArgumentParser(description="Train a model of hf_tsdyn.", allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file; options after it override it")
+    parser.add_class_arguments(RunConfig)
+    # What every run of these models needs of the Trainer; a configuration may still say otherwise.
+    parser.set_defaults(
+        {
+            "training.label_names": ["future_values"],
+            "training.remove_unused_columns": False,
+            "training.dataloader_pin_memory": torch.cuda.is_available(),
+        }
+    )
+    namespace = parser.parse_args(arguments)
+    _set_precision(namespace)
+    resolved = _plain(parser, namespace)
+    try:
+        settings = parser.instantiate(namespace)
+        config = RunConfig(**{item.name: settings[item.name] for item in dataclasses.fields(RunConfig)})
+        if config.checkpoint is None:
+            build_model_config(config.model)
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
+    return config, resolved
+
+
+def build_model_config(fields: dict[str, Any]) -> PreTrainedConfig:
+    """Return the architecture's configuration, refusing fields that it does not have.
+
+    Raises: ValueError on a missing or unknown `model_type`, an unknown field, a wrong type or a broken rule.
+    """
+    model_type = fields.get("model_type")
+    if model_type not in ARCHITECTURES:
+        raise ValueError(
+            f"model.model_type must be one of {sorted(ARCHITECTURES)}, found {model_type!r}; name the architecture."
+        )
+    config_class = CONFIG_MAPPING[model_type]
+    given = {name: value for name, value in fields.items() if name != "model_type"}
+    check_model_fields(config_class, given)
+    try:
+        return config_class(**given)
+    except Exception as error:  # strict dataclasses raise their own error classes, which name the field
+        raise ValueError(f"model must fit {config_class.__name__}: {error}") from error
+
+
+def check_model_fields(config_class: type[PreTrainedConfig], given: dict[str, Any]) -> None:
+    """Raise ValueError naming the fields that `config_class` does not have, with the nearest names."""
+    known = [item.name for item in dataclasses.fields(config_class)]  # pyright: ignore[reportArgumentType]
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=3)
+            hint = f"did you mean {', '.join(close)}?" if close else f"its docstring lists them ({config_class})."
+            raise ValueError(f"model keys must be fields of {config_class.__name__}, found {name!r}; {hint}")
+
+
+def claim_output_dir(resolved: dict[str, Any], output_dir: str | Path) -> None:
+    """Write the settings to `output_dir`, or check that what lies there is the same run, to be resumed.
+
+    Raises: FileExistsError naming the settings that differ.
+    """
+    path = Path(output_dir) / CONFIG_FILE
+    if path.exists():
+        found, wanted = _flat(yaml.safe_load(path.read_text())), _flat(resolved)
+        differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+        if differing:
+            raise FileExistsError(
+                f"{output_dir} must be new or hold this same run, found a run with other settings of {differing[:6]}; "
+                "choose another --training.output_dir or delete it."
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(yaml.safe_dump(resolved, sort_keys=False))
+    temporary.replace(path)
+
+
+def _set_precision(namespace: Namespace) -> None:
+    wanted = namespace["mixed_precision"]
+    if wanted == "auto":
+        wanted = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    if wanted != "no":
+        namespace[f"training.{wanted}"] = True
+
+
+def _plain(parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
+    """The namespace as YAML would hold it, without the options that do not decide the result."""
+    plain = yaml.safe_load(parser.dump(namespace))
+    plain.pop("config", None)
+    for name in ("output_dir", "resume_from_checkpoint", "report_to", "disable_tqdm", "logging_steps"):
+        plain["training"].pop(name, None)
+    return plain
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        name: value
+        for key, child in tree.items()
+        for name, value in _flat(child, f"{prefix}.{key}" if prefix else str(key)).items()
+    }

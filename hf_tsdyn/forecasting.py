@@ -60,6 +60,18 @@ def observed(past_values: Tensor, past_observed_mask: Tensor | None) -> Tensor:
     return seen if past_observed_mask is None else seen & past_observed_mask.bool()
 
 
+def last_observed(past_values: Tensor, observed_mask: Tensor) -> Tensor:
+    """Return each channel's latest seen value (batch, 1, channels); 0 where nothing is seen.
+
+    Args:
+        past_values: (batch, time, channels). observed_mask: boolean, same shape.
+    """
+    steps = torch.arange(1, past_values.shape[1] + 1, device=past_values.device)[:, None]
+    latest = (observed_mask * steps).argmax(dim=1, keepdim=True)
+    found = past_values.gather(1, latest)
+    return found.masked_fill(~observed_mask.gather(1, latest), 0.0)
+
+
 def check_past_values(past_values: Tensor, past_observed_mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return `(values, mask)`: a copy with every unseen value set to 0, and the boolean mask of seen ones.
 

@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from hf_tsdyn.forecasting import Forecaster, ForecastMixin, ForecastOutput, check_past_values, forecast_loss
+from hf_tsdyn.forecasting import (
+    Forecaster,
+    ForecastMixin,
+    ForecastOutput,
+    check_past_values,
+    forecast_loss,
+    last_observed,
+)
 
 
 class Ramp(ForecastMixin, nn.Module):
@@ -153,3 +160,9 @@ def test_targets_of_another_shape_are_refused():
             huber_delta=1.0,
             normalize=True,
         )
+
+
+def test_the_latest_seen_value_is_found_channel_by_channel():
+    values = torch.tensor([[1.0, 5.0, 9.0], [2.0, 6.0, 9.0], [3.0, float("nan"), 9.0]])[None]
+    mask = torch.tensor([[True, True, False], [True, True, False], [True, False, False]])[None]
+    assert last_observed(values, mask).tolist() == [[[3.0, 6.0, 0.0]]]

@@ -31,6 +31,8 @@ class DystformerConfig(PreTrainedConfig):
         rff_trainable: let the random frequencies and phases be trained.
         norm_type: "rmsnorm", "layernorm" or "dyt" (a scaled tanh without statistics).
         pooling_type: "mean" or "max" over patches before the prediction head, or the "last" patch alone.
+        forecast_origin: what the head's output is added to: "mean" of the window, as in the reference, or its "last"
+            seen value, so that an untrained model starts out as persistence.
         scaling_epsilon, relative_scaling_epsilon: see `hf_tsdyn.scaling.scale`.
         loss: "mse", "mae" or "huber" (with `huber_delta`).
         normalize_loss: take the loss in units of each window's own scale, so that systems of every
@@ -64,6 +66,7 @@ class DystformerConfig(PreTrainedConfig):
     ff_dropout: float | int = 0.0
     head_dropout: float | int = 0.0
     pooling_type: Literal["mean", "max", "last"] = "mean"
+    forecast_origin: Literal["mean", "last"] = "mean"
     scaling_epsilon: float | int = 1e-6
     relative_scaling_epsilon: bool = True
     loss: Literal["mse", "mae", "huber"] = "mse"

@@ -18,7 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from ...forecasting import ForecastMixin, ForecastOutput, forecast_loss, observed
+from ...forecasting import ForecastMixin, ForecastOutput, forecast_loss, last_observed, observed
 from ...scaling import scale, unscale
 from .configuration_dystformer import DystformerConfig
 from .embedding import DynamicsEmbedding, LinearEmbedding
@@ -293,7 +293,11 @@ class DystformerForPrediction(ForecastMixin, DystformerPreTrainedModel):
         """
         outputs = self.model(past_values, past_observed_mask, channel_mask, **kwargs)
         z = self.head(outputs.last_hidden_state)
-        prediction = unscale(z, outputs.loc, outputs.scale)
+        origin = outputs.loc
+        if self.config.forecast_origin == "last":
+            mask = observed(past_values, past_observed_mask)
+            origin = last_observed(past_values, mask).to(outputs.loc.dtype)
+        prediction = unscale(z, origin, outputs.scale)
         loss = None
         if future_values is not None:
             loss = forecast_loss(

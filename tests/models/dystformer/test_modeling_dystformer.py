@@ -52,7 +52,7 @@ def test_released_sizes_have_the_published_parameter_counts(layers, width, poly,
 
 @pytest.mark.parametrize("norm_type", ["rmsnorm", "layernorm", "dyt"])
 @pytest.mark.parametrize("embedding", ["dynamics", "linear"])
-@pytest.mark.parametrize("pooling_type", ["mean", "max"])
+@pytest.mark.parametrize("pooling_type", ["mean", "max", "last"])
 def test_every_variant_trains(generator, norm_type, embedding, pooling_type):
     model = DystformerForPrediction(tiny(norm_type=norm_type, embedding=embedding, pooling_type=pooling_type))
     values = torch.randn(2, 72, 3, generator=generator)
@@ -214,3 +214,29 @@ def test_configuration_survives_a_round_trip(tmp_path):
     config = tiny(norm_type="dyt", loss="huber", scaling_epsilon=1e-5)
     config.save_pretrained(tmp_path)
     assert DystformerConfig.from_pretrained(tmp_path).to_dict() == copy.deepcopy(config).to_dict()
+
+
+def test_a_forecast_from_the_last_value_starts_there(generator):
+    model = build(forecast_origin="last")
+    torch.nn.init.zeros_(model.head.projection.weight)
+    values = torch.randn(2, 64, 3, generator=generator)
+    values[0, 60:, 1] = float("nan")
+    forecast = model.forecast(values, prediction_length=20)
+    last = values[:, -1:].clone()
+    last[0, 0, 1] = values[0, 59, 1]
+    torch.testing.assert_close(forecast, last.expand(2, 20, 3))
+
+
+def test_pooling_is_over_patches(generator):
+    values = torch.randn(1, 64, 2, generator=generator)
+    for pooling_type, pool in {
+        "mean": lambda states: states.mean(2),
+        "max": lambda states: states.max(2).values,
+        "last": lambda states: states[:, :, -1],
+    }.items():
+        model = build(pooling_type=pooling_type)
+        output = model(values)
+        expected = model.head.projection(pool(model.model(values).last_hidden_state)).transpose(1, 2)
+        torch.testing.assert_close(
+            (output.prediction_outputs - output.loc) / output.scale, expected, atol=1e-4, rtol=1e-4
+        )

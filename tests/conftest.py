@@ -77,8 +77,8 @@ def _write_shard(file: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     schema = FEATURES.arrow_schema
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for first in range(0, len(rows), 2):
-            plain = [row | {"target": _nested(row["target"])} for row in rows[first : first + 2]]
-            writer.write_batch(pa.RecordBatch.from_pylist(plain, schema=schema))
+            part = [row | {"target": _channels(row["target"])} for row in rows[first : first + 2]]
+            writer.write_batch(pa.RecordBatch.from_pylist(part, schema=schema))
     content = file.read_bytes()
     return {
         "file": f"data/{file.name}",
@@ -88,8 +88,8 @@ def _write_shard(file: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _nested(target: Any) -> Any:
-    return target if target is None else [None if channel is None else list(channel) for channel in target]
+def _channels(target: Any) -> list[Any] | None:
+    return None if target is None else list(target)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,16 @@
 """Windows per CPU second of (3, 640), as filled batches of 64 through a DataLoader without workers."""
 
+import dataclasses
 import json
 import time
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hf_tsdyn.data import Augmentations, ChannelBucketSampler, RandomWindows, TrajectoryDataset, identity
-from hf_tsdyn.data.trajectories import FEATURES
+from data_generation.writer import write_shard
+from hf_tsdyn.data import FEATURES, Augmentations, ChannelBucketSampler, RandomWindows, TrajectoryDataset, identity
 
 NUM_ROWS, ROWS_PER_RECORD_BATCH, NUM_SHARDS = 36_864, 16, 32
 BATCH_SIZE, NUM_WINDOWS = 64, 64 * 1000
@@ -18,29 +18,12 @@ BATCH_SIZE, NUM_WINDOWS = 64, 64 * 1000
 pytestmark = [pytest.mark.bench, pytest.mark.benchmark(timer=time.process_time)]
 
 
-def record_batch(rng, first_row):
-    """Return trajectories of (3, 4096 to 6000) noise whose list offsets are laid out by hand: no Python lists."""
-    lengths = rng.integers(4096, 6001, ROWS_PER_RECORD_BATCH)
-    channel_offsets = np.concatenate([[0], np.cumsum(np.repeat(lengths, 3))]).astype(np.int32)
-    floats = rng.standard_normal(channel_offsets[-1], np.float32)
-    channels = pa.ListArray.from_arrays(pa.array(channel_offsets), pa.array(floats))
-    target = pa.ListArray.from_arrays(pa.array(np.arange(0, len(channels) + 1, 3, dtype=np.int32)), channels)
-    rows = range(first_row, first_row + ROWS_PER_RECORD_BATCH)
-    columns = {
-        "item_id": [str(row) for row in rows],
-        "start": [0] * len(rows),
-        "target": target,
-        "system": [f"system-{row % 100}" for row in rows],
-        "initial_condition": [[0.0]] * len(rows),
-    }
-    blank = {"string": "{}", "double": 1.0}
-    arrays = [
-        pa.array(columns.get(field.name, [blank.get(str(field.type))] * len(rows)), field.type)
-        if field.name != "target"
-        else target
-        for field in FEATURES.arrow_schema
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=FEATURES.arrow_schema)
+def noise(rng, row):
+    """Return a trajectory of (3, 4096 to 6000) noise."""
+    blank = {"string": "{}", "timestamp[s]": 0, "double": 1.0, "list<item: double>": [0.0]}
+    fields = {field.name: blank.get(str(field.type)) for field in FEATURES.arrow_schema}
+    target = rng.standard_normal((3, rng.integers(4096, 6001)), np.float32)
+    return fields | {"item_id": str(row), "system": f"system-{row % 100}", "target": target}
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +34,14 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     shards, rows_per_shard = [], NUM_ROWS // NUM_SHARDS
     for number in range(NUM_SHARDS):
-        file = folder / "data" / f"train-{number:05d}.arrow"
-        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, FEATURES.arrow_schema) as writer:
-            for row in range(0, rows_per_shard, ROWS_PER_RECORD_BATCH):
-                writer.write_batch(record_batch(rng, number * rows_per_shard + row))
-        shards.append(
-            {
-                "file": f"data/{file.name}",
-                "split": "train",
-                "num_rows": rows_per_shard,
-                "num_bytes": file.stat().st_size,
-            }
+        file = f"data/train-{number:05d}.arrow"
+        rows = range(number * rows_per_shard, (number + 1) * rows_per_shard)
+        batches = (
+            [noise(rng, row) for row in rows[first : first + ROWS_PER_RECORD_BATCH]]
+            for first in range(0, rows_per_shard, ROWS_PER_RECORD_BATCH)
         )
+        written = write_shard(folder / file, batches, scratch_folder=folder)
+        shards.append({"file": file, "split": "train"} | dataclasses.asdict(written))
     assert sum(shard["num_bytes"] for shard in shards) >= 2e9
     manifest = {"format_version": 1, "fingerprint": "speed", "shards": shards}
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -1,7 +1,4 @@
-import json
-
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -9,7 +6,6 @@ from torch.utils.data import DataLoader
 from hf_tsdyn.data import Augmentations, ChannelBucketSampler, RandomWindows, TrajectoryDataset, identity
 from hf_tsdyn.data.augmentations import TRANSFORM_NAMES
 from hf_tsdyn.data.draws import generator
-from hf_tsdyn.data.trajectories import FEATURES
 from hf_tsdyn.data.transforms import Affine, WindowShape, context_statistics
 
 CONTEXT_LENGTH, LENGTH, SURPLUS = 40, 64, 80
@@ -18,32 +14,27 @@ MIX_PAST_AND_FUTURE = {"phase_surrogate", "time_reversal"}
 REACH_AROUND = {"takens", "resampling"}
 
 
-def write_folder(folder, arrays):
-    (folder / "data").mkdir(parents=True)
-    file = folder / "data" / "train-00000.arrow"
-    blank = {"string": "{}", "timestamp[s]": 0, "double": 1.0, "list<item: double>": [0.0]}
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, FEATURES.arrow_schema) as writer:
-        for number, values in enumerate(arrays):
-            row = {field.name: blank.get(str(field.type)) for field in FEATURES.arrow_schema}
-            row |= {"item_id": f"row-{number}", "target": list(values)}
-            writer.write_batch(pa.RecordBatch.from_pylist([row], schema=FEATURES.arrow_schema))
-    shard = {"file": f"data/{file.name}", "split": "train", "num_rows": len(arrays)}
-    shard["num_bytes"] = file.stat().st_size
-    manifest = {"format_version": 1, "fingerprint": "f", "shards": [shard]}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return TrajectoryDataset(folder, "train")
-
-
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
 
 
 @pytest.fixture
-def trajectories(tmp_path, rng):
+def store(tmp_path, write_dataset):
+    """A function (name, arrays) that writes a dataset of these values and opens it."""
+
+    def write_and_open(name, arrays):
+        rows = [{"target": values} for values in arrays]
+        return TrajectoryDataset(write_dataset(tmp_path / name, rows), "train")
+
+    return write_and_open
+
+
+@pytest.fixture
+def trajectories(store, rng):
     lengths = [LENGTH + SURPLUS + extra for extra in range(6)]
     arrays = [np.cumsum(rng.standard_normal((3, length), np.float32), axis=1) for length in lengths]
-    return write_folder(tmp_path / "walks", arrays)
+    return store("walks", arrays)
 
 
 def windows_of(trajectories, augmentations, **options):
@@ -240,16 +231,13 @@ def test_time_reversal_runs_backwards(rng):
 
 
 @pytest.mark.parametrize("name", sorted(set(TRANSFORM_NAMES) - MIX_PAST_AND_FUTURE - REACH_AROUND))
-def test_the_past_never_sees_the_future(tmp_path, rng, name):
+def test_the_past_never_sees_the_future(store, rng, name):
     """Values at and after some step of one trajectory change: no past before that step may."""
     changed_from = 100
     values = np.cumsum(rng.standard_normal((3, LENGTH + SURPLUS), np.float32), axis=1)
     other = values.copy()
     other[:, changed_from:] = rng.standard_normal((3, LENGTH + SURPLUS - changed_from), np.float32)
-    pair = [
-        windows_of(write_folder(tmp_path / folder, [array]), only(name))
-        for folder, array in [("one", values), ("other", other)]
-    ]
+    pair = [windows_of(store(folder, [array]), only(name)) for folder, array in [("one", values), ("other", other)]]
     starts = pair[0].locate(np.arange(256))[1]
     affected = 0
     for index in np.flatnonzero(starts <= changed_from - CONTEXT_LENGTH).tolist():
@@ -302,9 +290,9 @@ def test_every_augmentation_gives_whole_batches(trajectories, name):
 
 
 @pytest.mark.parametrize("name", ["affine", "convex_combination"])
-def test_mixing_ignores_the_units_of_channels(tmp_path, trajectories, name):
+def test_mixing_ignores_the_units_of_channels(store, trajectories, name):
     units = np.array([[1e-3], [1.0], [1e4]], np.float32)
-    scaled = write_folder(tmp_path / "scaled", [units * trajectories.values(row) for row in range(6)])
+    scaled = store("scaled", [units * trajectories.values(row) for row in range(6)])
     one, other = (windows_of(part, only(name)).__getitems__(range(8)) for part in (trajectories, scaled))
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
@@ -378,8 +366,8 @@ def test_wrong_ranges_are_named(options):
         Affine(**options)
 
 
-def test_takens_asks_for_longer_trajectories(tmp_path, rng):
-    short = write_folder(tmp_path / "short", [rng.standard_normal((3, LENGTH + 6), np.float32)])
+def test_takens_asks_for_longer_trajectories(store, rng):
+    short = store("short", [rng.standard_normal((3, LENGTH + 6), np.float32)])
     with pytest.raises(ValueError, match="7 steps more than a window, found 6"):
         windows_of(short, Augmentations())
     assert len(windows_of(short, only("resampling"))) == 256

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import pickle
 
@@ -8,51 +7,6 @@ import pytest
 from datasets import load_dataset
 
 from hf_tsdyn.data.trajectories import FEATURES, TrajectoryDataset
-
-
-def make_row(values, *, item_id, system="Lorenz", split="train", lyapunov_time=1.1):
-    return {
-        "item_id": item_id,
-        "start": 0,
-        "freq": "s",
-        "target": None if values is None else list(values),
-        "system": system,
-        "split": split,
-        "dt": 0.01,
-        "period": 1.5,
-        "lyapunov_time": lyapunov_time,
-        "parameters": '{"beta": 2.5, "w": [[1.0, 2.0]]}',
-        "initial_condition": [1.0, 2.0, 3.0],
-        "seed": "0-1",
-        "checks": "{}",
-        "generation": "{}",
-    }
-
-
-def write_folder(folder, shards):
-    """Write `shards`, a list of (split, rows), as the generator does: two rows a record batch, manifest last."""
-    (folder / "data").mkdir(parents=True)
-    entries = []
-    for number, (split, rows) in enumerate(shards):
-        file = folder / "data" / f"{split}-{number:05d}.arrow"
-        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, FEATURES.arrow_schema) as writer:
-            for first in range(0, len(rows), 2):
-                part = rows[first : first + 2]
-                writer.write_batch(pa.RecordBatch.from_pylist(part, schema=FEATURES.arrow_schema))
-        content = file.read_bytes()
-        entries.append(
-            {
-                "file": f"data/{file.name}",
-                "split": split,
-                "num_rows": len(rows),
-                "num_bytes": len(content),
-                "sha256": hashlib.sha256(content).hexdigest(),
-            }
-        )
-    fingerprint = hashlib.sha256("".join(entry["sha256"] for entry in entries).encode()).hexdigest()
-    manifest = {"format_version": 1, "fingerprint": fingerprint, "shards": entries}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
 
 
 @pytest.fixture
@@ -65,15 +19,13 @@ def arrays():
 
 
 @pytest.fixture
-def folder(tmp_path, arrays):
+def folder(tmp_path, arrays, write_dataset):
+    """Two shards to train, of three and two rows, and one to test."""
     systems = ["Lorenz", "Rossler", "Lorenz", "Chen", "Rossler"]
-    rows = [
-        make_row(values, item_id=f"{system}-{number}", system=system)
-        for number, (values, system) in enumerate(zip(arrays, systems, strict=True))
-    ]
+    rows = [{"target": values, "system": system} for values, system in zip(arrays, systems, strict=True)]
     rows[1]["lyapunov_time"] = None
-    test_rows = [make_row(arrays[0], item_id="Chua-0", system="Chua", split="test")]
-    return write_folder(tmp_path / "flows", [("train", rows[:3]), ("train", rows[3:]), ("test", test_rows)])
+    rows.append({"target": arrays[0], "system": "Chua", "split": "test"})
+    return write_dataset(tmp_path / "flows", rows, rows_per_shard=3)
 
 
 def test_rows_come_back_as_written(folder, arrays):
@@ -124,10 +76,10 @@ def test_pickle_holds_no_data(folder, arrays):
     np.testing.assert_array_equal(again.values(1), arrays[3])
 
 
-def test_pickle_refuses_other_data(folder, tmp_path, arrays):
+def test_pickle_refuses_other_data(folder, tmp_path, arrays, write_dataset):
     content = pickle.dumps(TrajectoryDataset(folder, "test"))
     folder.rename(tmp_path / "moved")
-    write_folder(folder, [("test", [make_row(arrays[1], item_id="Chua-1", split="test")])])
+    write_dataset(folder, [{"target": arrays[1], "split": "test"}])
     with pytest.raises(ValueError, match="fingerprint"):
         pickle.loads(content)
 
@@ -190,16 +142,16 @@ def test_unknown_system_names_close_ones(folder):
         ([[1.0, None], [1.0, 2.0]], "a null"),
     ],
 )
-def test_malformed_rows_are_named(tmp_path, target, found):
-    rows = [make_row([[0.0, 1.0]], item_id="sound"), make_row(target, item_id="broken")]
-    folder = write_folder(tmp_path / "flows", [("train", rows)])
+def test_malformed_rows_are_named(tmp_path, write_dataset, target, found):
+    rows = [{"target": [[0.0, 1.0]], "item_id": "sound"}, {"target": target, "item_id": "broken"}]
+    folder = write_dataset(tmp_path / "flows", rows)
     with pytest.raises(ValueError, match=found) as error:
         TrajectoryDataset(folder, "train")
     assert "'broken'" in str(error.value)
 
 
 def test_other_schema_is_refused(folder):
-    file = folder / "data" / "test-00002.arrow"
+    file = folder / "data" / "test-00000.arrow"
     table = pa.table({"item_id": ["a"], "target": [[[1.0]]]})
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)

@@ -1,10 +1,8 @@
-import json
 import pickle
 from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
@@ -13,24 +11,9 @@ from transformers import Trainer, TrainingArguments
 
 from hf_tsdyn.data import ChannelBucketSampler, RandomWindows, SequentialWindows, TrajectoryDataset, identity
 from hf_tsdyn.data.draws import uniforms
-from hf_tsdyn.data.trajectories import FEATURES
 from hf_tsdyn.data.windows import NO_WINDOW
 
-
-def write_folder(folder, arrays, systems):
-    """Write one split `train` of `arrays`, each (channels, time), one record batch a row."""
-    (folder / "data").mkdir(parents=True)
-    file = folder / "data" / "train-00000.arrow"
-    blank = {"string": "{}", "timestamp[s]": 0, "double": 1.0, "list<item: double>": [0.0]}
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, FEATURES.arrow_schema) as writer:
-        for number, (values, system) in enumerate(zip(arrays, systems, strict=True)):
-            row = {field.name: blank.get(str(field.type)) for field in FEATURES.arrow_schema}
-            row |= {"item_id": f"{system}-{number}", "system": system, "target": list(values)}
-            writer.write_batch(pa.RecordBatch.from_pylist([row], schema=FEATURES.arrow_schema))
-    shard = {"file": f"data/{file.name}", "split": "train", "num_rows": len(arrays)}
-    shard["num_bytes"] = file.stat().st_size
-    (folder / "manifest.json").write_text(json.dumps({"format_version": 1, "fingerprint": "f", "shards": [shard]}))
-    return TrajectoryDataset(folder, "train")
+SYSTEMS = ["Lorenz"] * 6 + ["Rossler", "Chen"]
 
 
 def numbered(row, channels, length):
@@ -39,16 +22,17 @@ def numbered(row, channels, length):
 
 
 @pytest.fixture
-def mixed(tmp_path):
+def mixed(tmp_path, write_dataset):
     """Eight trajectories of two to four channels and 20 to 27 steps; six of them of one system."""
     arrays = [numbered(row, channels, 20 + row) for row, channels in enumerate([3, 3, 2, 3, 4, 3, 3, 2])]
-    return write_folder(tmp_path / "mixed", arrays, ["Lorenz"] * 6 + ["Rossler", "Chen"])
+    rows = [{"target": values, "system": system} for values, system in zip(arrays, SYSTEMS, strict=True)]
+    return TrajectoryDataset(write_dataset(tmp_path / "mixed", rows), "train")
 
 
 @pytest.fixture
-def uniform(tmp_path):
-    arrays = [numbered(row, 3, 20 + row) for row in range(8)]
-    return write_folder(tmp_path / "uniform", arrays, ["Lorenz"] * 6 + ["Rossler", "Chen"])
+def uniform(tmp_path, write_dataset):
+    rows = [{"target": numbered(row, 3, 20 + row), "system": system} for row, system in enumerate(SYSTEMS)]
+    return TrajectoryDataset(write_dataset(tmp_path / "uniform", rows), "train")
 
 
 def random_windows(trajectories, **options):
@@ -89,10 +73,11 @@ def test_a_single_window_equals_its_place_in_a_batch(uniform):
     assert len(list(windows)) == len(windows) == 96
 
 
-def test_unseen_values_are_zero_and_masked(tmp_path):
+def test_unseen_values_are_zero_and_masked(tmp_path, write_dataset):
     values = numbered(0, 2, 10)
     values[1, 2], values[0, 8] = np.nan, np.nan
-    windows = sequential_windows(write_folder(tmp_path / "gaps", [values], ["Lorenz"]))
+    folder = write_dataset(tmp_path / "gaps", [{"target": values}])
+    windows = sequential_windows(TrajectoryDataset(folder, "train"))
     batch = windows.__getitems__([0])
     assert (~batch["past_observed_mask"]).nonzero().tolist() == [[0, 2, 1]]
     assert (~batch["future_observed_mask"]).nonzero().tolist() == [[0, 2, 0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -107,13 +108,22 @@ def check_past_values(past_values: Tensor, past_observed_mask: Tensor | None) ->
     return values, mask
 
 
-def check_prediction_length(prediction_length: int) -> None:
-    """Raise ValueError unless `prediction_length` is a positive integer."""
-    if isinstance(prediction_length, bool) or not isinstance(prediction_length, int) or prediction_length < 1:
+def check_prediction_length(prediction_length: int) -> int:
+    """Return `prediction_length` as an int; ValueError unless it is a positive integer."""
+    try:
+        steps = 0 if isinstance(prediction_length, bool) else operator.index(prediction_length)
+    except TypeError:
+        steps = 0
+    if steps < 1:
         raise ValueError(
             f"prediction_length must be an integer of at least 1, found {prediction_length!r}; "
             "it counts steps of the series' own sampling interval."
         )
+    return steps
+
+
+MAX_LOSS_DEVIATION = 10.0
+"""No target counts in a normalised loss as farther from the context than so many of its standard deviations."""
 
 
 def forecast_loss(
@@ -129,8 +139,10 @@ def forecast_loss(
 ) -> Tensor:
     """Mean loss over the seen targets, a scalar; 0 if none counts.
 
-    With `normalize`, errors are divided by each window's own scale, and channels that were constant over the
-    context (spread below 2e-6 of their level), which have no scale, do not count. Without it, data units.
+    With `normalize`, errors are divided by each window's own scale, or by a tenth of the targets' root mean square
+    distance from `loc` if that is more (a channel at rest that wakes up would otherwise outweigh all others).
+    Channels that were constant over the context (spread below 2e-6 of their level) do not count. Without
+    `normalize`, data units.
 
     Args:
         prediction: (batch, block, channels), data units.
@@ -148,12 +160,20 @@ def forecast_loss(
             f"at most {prediction.shape[1]} steps, found {tuple(future_values.shape)} for predictions of "
             f"{tuple(prediction.shape)}."
         )
+    if future_observed_mask is not None and future_observed_mask.shape != future_values.shape:
+        raise ValueError(
+            f"future_observed_mask must have the shape of future_values, {tuple(future_values.shape)}, found "
+            f"{tuple(future_observed_mask.shape)}; give one truth value per value."
+        )
     mask = observed(future_values, future_observed_mask)
-    error = prediction[:, :steps] - future_values.masked_fill(~mask, 0.0).to(prediction.dtype)
+    targets = future_values.masked_fill(~mask, 0.0).to(prediction.dtype)
+    error = prediction[:, :steps] - targets
     if normalize:
         has_scale = scale > (2e-6 * loc.abs()).clamp(min=2 * torch.finfo(scale.dtype).tiny)
+        z = ((targets - loc) / scale).masked_fill(~mask, 0.0)
+        distance = (z.square().sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)).sqrt()
         mask = mask & has_scale
-        error = error / scale
+        error = error / (scale * (distance / MAX_LOSS_DEVIATION).clamp(min=1.0))
     error = error.masked_fill(~mask, 0.0)
     if kind == "mse":
         loss = error.square()
@@ -196,10 +216,11 @@ class ForecastMixin(_Model):
             growing_context: False slides the context, dropping as many old steps as are added; True keeps
                 all steps, up to `max_context_length`.
         Returns: (batch, prediction_length, channels), units, dtype and device of `past_values`. Dropout is
-            off for the call, whatever mode the model is in.
+            off for the call, whatever mode the model is in. A series whose forecast leaves the range of floating-point
+            numbers is NaN from the block on in which it does.
         Raises: ValueError or TypeError on bad shapes or lengths, or a series with nothing seen.
         """
-        check_prediction_length(prediction_length)
+        prediction_length = check_prediction_length(prediction_length)
         values, mask = check_past_values(past_values, past_observed_mask)
         length = values.shape[1]
         if length < self.min_context_length:
@@ -211,24 +232,27 @@ class ForecastMixin(_Model):
         keep = longest if growing_context else min(length, longest or length)
         # Half precision is rolled out in float32, as scaling is; double stays double.
         values = values.to(self.device, torch.promote_types(values.dtype, torch.float32))
-        training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             forecast = self._roll_out(values, mask.to(self.device), steps=prediction_length, keep=keep)
         finally:
-            self.train(training)
+            for module, mode in modes:
+                module.training = mode
         return forecast.to(past_values)
 
     def _roll_out(self, values: Tensor, mask: Tensor, *, steps: int, keep: int | None) -> Tensor:
         blocks = []
+        lost = torch.zeros(values.shape[0], 1, 1, dtype=torch.bool, device=values.device)
         while steps > 0:
             if keep is not None:
                 values, mask = values[:, -keep:], mask[:, -keep:]
             output = self(past_values=values, past_observed_mask=mask)
             block = output.prediction_outputs[:, :steps].to(values.dtype)
             steps -= block.shape[1]
-            blocks.append(block)
-            values = torch.cat([values, block], dim=1)
+            lost = lost | ~block.isfinite().all(dim=(1, 2), keepdim=True)
+            blocks.append(block.masked_fill(lost, torch.nan))
+            values = torch.cat([values, block.masked_fill(lost, 0.0)], dim=1)
             mask = torch.cat([mask, torch.ones_like(block, dtype=torch.bool)], dim=1)
         return torch.cat(blocks, dim=1)
 

@@ -126,7 +126,7 @@ class ForecastPipeline:
 
     def _apply(self, forecast: Callable[[Tensor], Tensor], inputs: Any) -> Any:
         if isinstance(inputs, np.ndarray | Tensor):
-            if inputs.ndim == 3:
+            if inputs.ndim == 3 and len(inputs):
                 return np.stack(self._forecast_all(forecast, list(inputs)))
             return self._forecast_all(forecast, [inputs])[0]
         if not isinstance(inputs, list | tuple) or not len(inputs):
@@ -160,6 +160,8 @@ class ForecastPipeline:
 def _as_tensor(values: Any, position: int) -> Tensor:
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
     try:
+        if np.iscomplexobj(array):
+            raise TypeError("it is complex")
         array = np.array(array, dtype=np.float32)  # a copy: the caller's data stay theirs
     except (TypeError, ValueError) as error:
         raise ValueError(
@@ -193,8 +195,17 @@ def _split_frame(
             f"df must have the columns {id_column!r}, {timestamp_column!r} and {targets}, found no {missing} among "
             f"{list(df.columns)}; name your columns with id_column, timestamp_column and target."
         )
-    if df.empty:
-        raise ValueError("df must hold at least one row, found none.")
+    if df.empty or df[id_column].isna().any() or df[timestamp_column].isna().any():
+        raise ValueError(
+            f"df must hold at least one row, and every row an id and a time, found {len(df)} rows with "
+            f"{int(df[id_column].isna().sum())} ids and {int(df[timestamp_column].isna().sum())} times missing."
+        )
+    times = df[timestamp_column]
+    if not (pd.api.types.is_datetime64_any_dtype(times) or pd.api.types.is_numeric_dtype(times)):
+        raise ValueError(
+            f"the times in {timestamp_column!r} must be numbers or datetimes, found {times.dtype}; convert them with "
+            "pandas.to_datetime."
+        )
     return [(item, group.sort_values(timestamp_column)) for item, group in df.groupby(id_column, sort=False)]
 
 
@@ -204,6 +215,8 @@ def _future_times(times: Any, prediction_length: int, item: Any) -> Any:
         raise ValueError(f"series {item!r} must have at least two times to tell their spacing, found {len(times)}.")
     steps = times.diff().iloc[1:]
     step = steps.median()
+    if pd.api.types.is_integer_dtype(times) and step == int(step):
+        step = int(step)
     if step > 0 * step and np.allclose((steps / step).to_numpy(float), 1, atol=1e-3):
         return [times.iloc[-1] + step * k for k in range(1, prediction_length + 1)]
     dated = pd.api.types.is_datetime64_any_dtype(times) and len(times) > 2

@@ -16,8 +16,9 @@ def scale(
         relative:  scale^2 = sum (x - loc)^2 / n + (epsilon loc)^2
         absolute:  scale^2 = sum (x - loc)^2 / n + epsilon
 
-    The relative form commutes with a change of units from 1e-6 to 1e6 (z of a x + b is z of x); the absolute
-    form is the references'. A channel of which nothing is seen has loc 0 and scale 1.
+    The relative form commutes with a change of units, z of a x being z of x from the smallest to the largest
+    numbers, and with a shift as far as the shift is below 1 / epsilon standard deviations. The absolute form is the
+    references'. A channel of which nothing is seen has loc 0 and scale 1.
 
     Args:
         values: (batch, time, channels), data units; what stands at unseen places is ignored, NaN included.
@@ -26,6 +27,10 @@ def scale(
     """
     values = values.to(torch.promote_types(values.dtype, torch.float32))
     values = values.masked_fill(~observed_mask, 0.0)
+    # In units of a power of two near the largest value, an exact change, squares can neither overflow nor vanish.
+    largest = values.abs().amax(dim=1, keepdim=True)
+    unit = torch.exp2(torch.frexp(largest).exponent.to(values.dtype) - 1) if relative else torch.ones_like(largest)
+    values = values / unit
     seen = observed_mask.sum(dim=1, keepdim=True)
     count = seen.clamp(min=1)
     loc = values.sum(dim=1, keepdim=True) / count
@@ -34,8 +39,9 @@ def scale(
     floor = (epsilon * loc).square() if relative else torch.full_like(loc, epsilon)
     # A channel that is zero throughout has no magnitude: the smallest normal number keeps 0 / scale at 0.
     smallest = torch.finfo(values.dtype).tiny
-    spread = (variance + floor).sqrt().clamp(min=smallest).masked_fill(seen == 0, 1.0)
-    return deviation / spread, loc, spread
+    spread = (variance + floor).sqrt().clamp(min=smallest)
+    z = deviation / spread
+    return z, loc * unit, (spread * unit).clamp(min=smallest).masked_fill(seen == 0, 1.0)
 
 
 def unscale(z: Tensor, loc: Tensor, scale: Tensor) -> Tensor:

@@ -166,3 +166,53 @@ def test_the_latest_seen_value_is_found_channel_by_channel():
     values = torch.tensor([[1.0, 5.0, 9.0], [2.0, 6.0, 9.0], [3.0, float("nan"), 9.0]])[None]
     mask = torch.tensor([[True, True, False], [True, True, False], [True, False, False]])[None]
     assert last_observed(values, mask).tolist() == [[[3.0, 6.0, 0.0]]]
+
+
+class Exploding(Ramp):
+    """Doubles its last value into infinity, for the first series only."""
+
+    def forward(self, past_values, past_observed_mask):
+        block = past_values[:, -1:].repeat(1, 4, 1)
+        block[0] = block[0] * 1e30
+        return ForecastOutput(prediction_outputs=block)
+
+
+def test_a_forecast_that_is_lost_stays_lost_and_alone():
+    forecast = Exploding().forecast(ramp(6) + 1, prediction_length=12)
+    assert forecast[0, :4].isfinite().all()
+    assert forecast[0, 4:].isnan().all()
+    assert (forecast[1:] == 6).all()
+
+
+def test_frozen_parts_stay_in_their_mode():
+    model = Ramp()
+    model.frozen = nn.Dropout().eval()
+    model.train()
+    model.frozen.eval()
+    model.forecast(ramp(6), prediction_length=1)
+    assert model.training
+    assert not model.frozen.training
+
+
+def test_a_channel_that_wakes_up_counts_for_no_more_than_ten_deviations():
+    loc, scale = torch.zeros(1, 1, 1), torch.full((1, 1, 1), 1e-3)
+    arguments = {"loc": loc, "scale": scale, "huber_delta": 1.0, "normalize": True}
+    target = torch.full((1, 4, 1), 5.0)
+    loss = forecast_loss(torch.zeros(1, 4, 1), target, None, kind="mse", **arguments)
+    assert loss.item() == pytest.approx(100.0, rel=1e-5)
+    small = forecast_loss(torch.zeros(1, 4, 1), 1e-3 * target, None, kind="mse", **arguments)
+    assert small.item() == pytest.approx(25.0, rel=1e-5)
+
+
+def test_target_masks_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match="future_observed_mask must have the shape"):
+        forecast_loss(
+            torch.zeros(1, 4, 2),
+            torch.zeros(1, 4, 2),
+            torch.ones(1, 1, 2, dtype=torch.bool),
+            loc=torch.zeros(1, 1, 2),
+            scale=torch.ones(1, 1, 2),
+            kind="mse",
+            huber_delta=1.0,
+            normalize=True,
+        )

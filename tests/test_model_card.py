@@ -87,7 +87,7 @@ def test_front_matter_is_yaml_with_the_models_own_medians(results, facts):
         "vpt_periods@0.4": 20.0,
         "vpt_lyapunov@0.4": 15.0,
     }
-    assert body.startswith("\n# acme/tiny\n")
+    assert body.startswith("\n# tiny\n")
 
 
 def test_every_fact_and_every_table_is_in_the_card(results, facts):

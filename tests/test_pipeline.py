@@ -118,6 +118,8 @@ def test_data_frames_with_numeric_times_and_quantiles():
         ([[[1.0, 2.0], [3.0]]], ValueError, "equally long"),
         ([np.ones(3), np.full(3, np.nan)], ValueError, r"only NaN in the series at positions \[1\]"),
         (np.empty((0, 2)), ValueError, r"found \(0, 2\)"),
+        (np.empty((0, 8, 2)), ValueError, r"found \(0, 8, 2\)"),
+        (np.ones(5) * 1j, ValueError, "it is complex"),
     ],
 )
 def test_bad_inputs_are_refused_with_what_was_found(pipeline, inputs, error, message):
@@ -131,6 +133,10 @@ def test_bad_data_frames_are_refused(pipeline):
     uneven = pd.DataFrame({"item_id": 0, "timestamp": [0.0, 0.5, 2.0], "target": 1.0})
     with pytest.raises(ValueError, match=r"evenly spaced, found steps from 0\.5 to 1\.5"):
         pipeline.predict_df(uneven, prediction_length=2)
+    with pytest.raises(ValueError, match="found 3 rows with 1 ids and 0 times missing"):
+        pipeline.predict_df(uneven.assign(item_id=[0, None, 0]), prediction_length=2)
+    with pytest.raises(ValueError, match="must be numbers or datetimes"):
+        pipeline.predict_df(uneven.assign(timestamp=["2020", "2021", "2022"]), prediction_length=2)
     with pytest.raises(ValueError, match="at least two times"):
         pipeline.predict_df(uneven.iloc[:1], prediction_length=2)
 
@@ -138,3 +144,9 @@ def test_bad_data_frames_are_refused(pipeline):
 def test_from_pretrained_needs_a_checkpoint_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"must hold config\.json"):
         ForecastPipeline.from_pretrained(tmp_path)
+
+
+def test_integer_times_stay_integers_and_numpy_integers_count_steps(pipeline):
+    df = pd.DataFrame({"item_id": 0, "timestamp": [2, 4, 6], "target": 1.0})
+    assert pipeline.predict_df(df, prediction_length=np.int64(2)).timestamp.tolist() == [8, 10]
+    assert pipeline.predict_df(df, prediction_length=2).timestamp.dtype.kind == "i"

@@ -12,7 +12,7 @@ def test_scaled_values_have_mean_zero_and_variance_one(generator):
     torch.testing.assert_close(unscale(z, loc, spread), values)
 
 
-@pytest.mark.parametrize("factor", [1e-6, 1e-3, 1e3, 1e6])
+@pytest.mark.parametrize("factor", [1e-30, 1e-6, 1e-3, 1e3, 1e6, 1e30])
 @pytest.mark.parametrize("offset", [0.0, 10.0])
 def test_scaling_commutes_with_a_change_of_units(generator, factor, offset):
     values = torch.randn(2, 100, 3, generator=generator)

@@ -18,6 +18,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, TrainingArguments
 from hf_tsdyn.data.augmentations import Augmentations
 from hf_tsdyn.evaluation import EvaluationProtocol
 from hf_tsdyn.models import ARCHITECTURES
+from hf_tsdyn.results import write_atomically
 
 CONFIG_FILE = "run_config.yaml"
 
@@ -33,7 +34,8 @@ class DataConfig:
         balance: draw systems, or rows, with equal probability.
         augmentations: null trains on the trajectories as they are.
         validation_windows_per_trajectory: most windows of one trajectory in the validation loss.
-        seed: of windows and augmentations."""
+        seed: of windows and augmentations.
+        fingerprint: refuse any other dataset than that of this fingerprint; the run's record holds it."""
 
     path: str
     train_split: str = "train"
@@ -42,6 +44,7 @@ class DataConfig:
     augmentations: Augmentations | None = None
     validation_windows_per_trajectory: int = 4
     seed: int = 0
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,15 @@ class EvaluationConfig:
 
     Args:
         name: of the model in tables, cards and results files.
+        model_id: folder or Hub name for `from_pretrained` in the card's example; the name by default.
+        dataset_name: of the evaluation data, on the card.
         split: split of held-out systems.
         protocol: windows, horizons, bootstrap.
         baselines: names out of `hf_tsdyn.baselines.BASELINES`, scored beside the model."""
 
     name: str
+    model_id: str | None = None
+    dataset_name: str = "generated trajectories"
     split: str = "test"
     protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
     baselines: tuple[str, ...] = ("persistence", "mean", "parroting")
@@ -99,6 +106,7 @@ def load_run_config(arguments: Sequence[str] | None = None) -> tuple[RunConfig, 
     )
     namespace = parser.parse_args(arguments)
     _set_precision(namespace)
+    _check_checkpoint(parser, namespace["checkpoint"])
     resolved = _plain(parser, namespace)
     try:
         settings = parser.instantiate(namespace)
@@ -122,15 +130,14 @@ def build_model_config(fields: dict[str, Any]) -> PreTrainedConfig:
         )
     config_class = CONFIG_MAPPING[model_type]
     given = {name: value for name, value in fields.items() if name != "model_type"}
-    check_model_fields(config_class, given)
+    _check_model_fields(config_class, given)
     try:
         return config_class(**given)
     except Exception as error:  # strict dataclasses raise their own error classes, which name the field
         raise ValueError(f"model must fit {config_class.__name__}: {error}") from error
 
 
-def check_model_fields(config_class: type[PreTrainedConfig], given: dict[str, Any]) -> None:
-    """Raise ValueError naming the fields that `config_class` does not have, with the nearest names."""
+def _check_model_fields(config_class: type[PreTrainedConfig], given: dict[str, Any]) -> None:
     known = [item.name for item in dataclasses.fields(config_class)]  # pyright: ignore[reportArgumentType]
     for name in given:
         if name not in known:
@@ -146,7 +153,7 @@ def claim_output_dir(resolved: dict[str, Any], output_dir: str | Path) -> None:
     """
     path = Path(output_dir) / CONFIG_FILE
     if path.exists():
-        found, wanted = _flat(yaml.safe_load(path.read_text())), _flat(resolved)
+        found, wanted = _decisive(yaml.safe_load(path.read_text())), _decisive(resolved)
         differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
         if differing:
             raise FileExistsError(
@@ -154,10 +161,14 @@ def claim_output_dir(resolved: dict[str, Any], output_dir: str | Path) -> None:
                 "choose another --training.output_dir or delete it."
             )
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(yaml.safe_dump(resolved, sort_keys=False))
-    temporary.replace(path)
+    write_atomically(path, yaml.safe_dump(resolved, sort_keys=False).encode())
+
+
+def _decisive(resolved: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide the weights: not where the data lie, how batches are loaded, or what is scored."""
+    flat = _flat(resolved)
+    idle = ("evaluation.", "data.path", "training.dataloader_", "training.save_total_limit")
+    return {key: value for key, value in flat.items() if not key.startswith(idle)}
 
 
 def _set_precision(namespace: Namespace) -> None:
@@ -166,6 +177,13 @@ def _set_precision(namespace: Namespace) -> None:
         wanted = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
     if wanted != "no":
         namespace[f"training.{wanted}"] = True
+
+
+def _check_checkpoint(parser: ArgumentParser, checkpoint: str | None) -> None:
+    """Refuse a path that is not there before the Hub is asked for it."""
+    looks_local = checkpoint is not None and (checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1)
+    if looks_local and not Path(str(checkpoint)).is_dir():
+        parser.error(f"checkpoint must be a folder or a Hub name, found nothing at {checkpoint!r}; check the path.")
 
 
 def _plain(parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:

@@ -13,13 +13,15 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from hf_tsdyn.results import EvaluationResults, write_atomically
 from training.evaluate_checkpoint import RESULTS_FILE, load_request
 from training.run_config import CONFIG_FILE
-from training.train import SUMMARY_FILE
+from training.train import PROBE_FILE, SUMMARY_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = ("README.md", "config.json", "model.safetensors", "figures", CONFIG_FILE, SUMMARY_FILE)
+SHIPPED = ("README.md", "config.json", "model.safetensors", "figures", CONFIG_FILE, SUMMARY_FILE, PROBE_FILE)
 TABLE_METRICS = ("normalised_mae", "smape", "vpt_periods@0.4")
 LARGEST_FILE = 10_000_000  # bytes; a repository is no place for larger ones
 
@@ -57,6 +59,9 @@ def ship_checkpoint(checkpoint: Path, *, root: Path = ROOT) -> Path:
     for file in SHIPPED:
         source = checkpoint / file
         shutil.copytree(source, target / file) if source.is_dir() else shutil.copyfile(source, target / file)
+    settings = yaml.safe_load((target / CONFIG_FILE).read_text())
+    settings["data"]["path"] = "DATA"  # as the card calls it: where it lay is the concern of one machine
+    (target / CONFIG_FILE).write_text(yaml.safe_dump(settings, sort_keys=False))
     content = (checkpoint / RESULTS_FILE).read_bytes()
     write_atomically(root / "model_cards" / "results" / f"{name}.json", content)
     readme = root / "README.md"

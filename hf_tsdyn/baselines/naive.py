@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..forecasting import ForecastMixin, check_past_values, check_prediction_length
+from ..forecasting import ForecastMixin, check_past_values, check_prediction_length, last_observed
 
 
 def fill_unseen(values: Tensor, mask: Tensor) -> Tensor:
@@ -48,9 +48,9 @@ class Persistence(PointBaseline):
         self, past_values: Tensor, *, prediction_length: int, past_observed_mask: Tensor | None = None
     ) -> Tensor:
         """Continue `past_values` (batch, time, channels), as `hf_tsdyn.Forecaster` says."""
-        check_prediction_length(prediction_length)
+        prediction_length = check_prediction_length(prediction_length)
         values, mask = check_past_values(past_values, past_observed_mask)
-        return fill_unseen(values, mask)[:, -1:].repeat(1, prediction_length, 1)
+        return last_observed(values, mask).repeat(1, prediction_length, 1)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ContextMean(PointBaseline):
         self, past_values: Tensor, *, prediction_length: int, past_observed_mask: Tensor | None = None
     ) -> Tensor:
         """Continue `past_values` (batch, time, channels), as `hf_tsdyn.Forecaster` says."""
-        check_prediction_length(prediction_length)
+        prediction_length = check_prediction_length(prediction_length)
         values, mask = check_past_values(past_values, past_observed_mask)
         mean = values.double().sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
         return mean.to(values.dtype).repeat(1, prediction_length, 1)
@@ -105,7 +105,7 @@ class ContextParroting(PointBaseline):
         self, past_values: Tensor, *, prediction_length: int, past_observed_mask: Tensor | None = None
     ) -> Tensor:
         """Continue `past_values` (batch, time, channels), at least 2 steps, as `hf_tsdyn.Forecaster` says."""
-        check_prediction_length(prediction_length)
+        prediction_length = check_prediction_length(prediction_length)
         values, mask = check_past_values(past_values, past_observed_mask)
         if values.shape[1] < 2:
             raise ValueError(

@@ -49,8 +49,8 @@ def _default_weights() -> dict[str, float]:
 class Augmentations:
     """Give a share of the windows one transform each, chosen by weight.
 
-    Draws depend on the seed and the window's index alone. A transform that changes the number of channels takes
-    a whole batch (drawn by its first index, with other parameters for each window), so that batches stay of one
+    Draws depend on the seed and the window's index, never on a worker. A transform that changes the number of channels
+    takes a whole batch (drawn by its first index, with other parameters for each window), so that batches stay of one
     channel count; the others take single windows. Either way a window is transformed with probability `rate`.
 
     Transforms that mix channels (affine, convex_combination, projected_skew) work on, and put out, channels

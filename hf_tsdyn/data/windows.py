@@ -115,7 +115,8 @@ class WindowDataset(Dataset[dict[str, Tensor]], ABC):
 class RandomWindows(WindowDataset):
     """Draw windows at random: window n is a pure function of (seed, n), for every n from 0 on.
 
-    Neither workers nor restarts nor the order of requests change it. `ChannelBucketSampler` goes on through the
+    Neither workers nor restarts nor the order of requests change it; with augmentations that change the number of
+    channels, the first index of its batch counts too. `ChannelBucketSampler` goes on through the
     indices from epoch to epoch; any other sampler repeats the first `num_windows` windows in each.
 
     Args:

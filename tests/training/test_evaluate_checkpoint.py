@@ -1,9 +1,11 @@
+import json
 import re
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hf_tsdyn import DystformerForPrediction
 from hf_tsdyn.results import EvaluationResults
 from training import evaluate_checkpoint, train
 
@@ -33,14 +35,34 @@ def test_a_checkpoint_that_forecasts_otherwise_than_in_training_is_refused(train
     probe = load_file(trained / "probe.safetensors")
     probe["forecast"][0, 0, 0] += 1e-3
     save_file(probe, trained / "probe.safetensors")
-    with pytest.raises(RuntimeError, match=r"bit-equal, found differences up to 0\.001"):
+    with pytest.raises(SystemExit, match=r"bit-equal, found differences up to 0\.001"):
         evaluate_checkpoint.main([str(trained)])
+
+
+def test_on_another_machine_the_difference_is_told(trained, capsys):
+    probe = load_file(trained / "probe.safetensors")
+    probe["forecast"][0, 0, 0] += 1e-3
+    save_file(probe, trained / "probe.safetensors")
+    summary = json.loads((trained / "training_summary.json").read_text())
+    summary["hardware"]["cpu"] = "another processor"
+    (trained / "training_summary.json").write_text(json.dumps(summary))
+    evaluate_checkpoint.main([str(trained)])
+    assert "differ by up to 0.001" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_origin_is_scored_without_a_card(trained, oscillators, tmp_path, capsys):
+    DystformerForPrediction.from_pretrained(trained).save_pretrained(tmp_path / "plain")
+    options = ["--evaluation.protocol.context_length", "64", "--evaluation.protocol.horizons", "[8]"]
+    evaluate_checkpoint.main([*options, "--data", str(oscillators), str(tmp_path / "plain")])
+    assert "no record of its training" in capsys.readouterr().out
+    assert EvaluationResults.read(tmp_path / "plain" / "results.json").header["models"][0] == "plain"
+    assert not (tmp_path / "plain" / "README.md").exists()
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         evaluate_checkpoint.main([str(tmp_path)])
-    assert "must be the folder of a finished run" in capsys.readouterr().err
+    assert "must be a folder with config.json" in capsys.readouterr().err
 
 
 def test_an_unknown_baseline_is_refused(trained, capsys):

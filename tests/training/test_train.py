@@ -6,12 +6,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from hf_tsdyn import DystformerForPrediction
-from training.train import main
+from training.run_config import load_run_config
+from training.train import main, prepare
 
 
 def weights(folder):
@@ -71,17 +73,83 @@ def test_a_finished_run_is_left_alone(run_options, tmp_path, capsys):
 
 def test_training_starts_from_a_checkpoint_with_changed_settings(run_options, tmp_path):
     main(run_options(output="first"))
-    arguments = run_options(output="second")
-    without_model = [
-        item
-        for name, value in zip(arguments[::2], arguments[1::2], strict=True)
-        if not name.startswith("--model.")
-        for item in (name, value)
-    ]
-    options = ["--checkpoint", str(tmp_path / "first"), "--model", '{"loss": "mae"}', "--training.learning_rate", "0.0"]
-    main([*without_model, *options])
+    changes = ["--model", '{"loss": "mae"}', "--training.learning_rate", "0.0"]
+    main(from_checkpoint(run_options(output="second"), tmp_path / "first", *changes))
     assert_equal_weights(tmp_path / "first", tmp_path / "second")
     assert DystformerForPrediction.from_pretrained(tmp_path / "second").config.loss == "mae"
+
+
+def from_checkpoint(arguments, checkpoint, *more):
+    """The options of a run that starts from `checkpoint` instead of a new model."""
+    pairs = zip(arguments[::2], arguments[1::2], strict=True)
+    kept = [item for name, value in pairs if not name.startswith("--model.") for item in (name, value)]
+    return [*kept, "--checkpoint", str(checkpoint), *more]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ('{"num_hidden_layers": 2}', "may change no weight of the checkpoint"),
+        ('{"prediction_length": 32}', "may change no weight of the checkpoint"),
+        ('{"channel_attention": false}', "may change no weight of the checkpoint"),
+        ('{"loss": "mea"}', "loss"),
+        ('{"model_type": "patchtst"}', "model_type must be the checkpoint's, 'dystformer'"),
+    ],
+)
+def test_a_checkpoint_keeps_its_weights(run_options, tmp_path, change, message):
+    if not (tmp_path / "first").exists():
+        main(run_options("--training.max_steps", "1", output="first"))
+    with pytest.raises(SystemExit, match=message):
+        main(from_checkpoint(run_options(output="second"), tmp_path / "first", "--model", change))
+
+
+def test_a_checkpoint_that_is_not_there_is_named(run_options, capsys):
+    with pytest.raises(SystemExit):
+        main(from_checkpoint(run_options(), "./nowhere", "--model", "{}"))
+    assert "found nothing at './nowhere'" in capsys.readouterr().err
+
+
+def test_a_checkpoint_cut_short_while_written_is_passed_over(run_options, tmp_path):
+    main(run_options(output="whole"))
+    main(run_options(output="cut"))
+    (tmp_path / "cut" / "training_summary.json").unlink()
+    (tmp_path / "cut" / "checkpoint-8" / "trainer_state.json").unlink()
+    main(run_options(output="cut"))
+    assert_equal_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_the_validation_loss_is_the_mean_over_windows_whatever_the_batches(run_options, tmp_path):
+    losses = []
+    for size in (3, 5, 64):
+        config, resolved = load_run_config(
+            run_options("--training.per_device_eval_batch_size", str(size), output=str(size))
+        )
+        trainer = prepare(config, resolved)
+        losses.append(trainer.evaluate()["eval_loss"])
+    model, windows = trainer.model.eval(), trainer.eval_dataset
+    with torch.no_grad():
+        alone = [model(**windows.__getitems__([index])).loss.item() for index in range(len(windows))]
+    assert len({windows[index]["past_values"].shape[-1] for index in range(len(windows))}) == 2
+    assert losses == pytest.approx([sum(alone) / len(alone)] * 3, rel=1e-5)
+
+
+def test_a_run_without_validation_keeps_its_last_step(run_options, tmp_path, capsys):
+    options = ("--training.load_best_model_at_end", "false", "--training.eval_strategy", "no")
+    main(run_options(*options, "--training.metric_for_best_model", "null"))
+    assert "the last one of 8 steps" in capsys.readouterr().out
+    assert_equal_weights(tmp_path / "run", tmp_path / "run" / "checkpoint-8")
+
+
+def test_the_record_of_a_run_repeats_it_and_refuses_other_data(run_options, tmp_path, write_dataset):
+    main(run_options())
+    record = ["--config", str(tmp_path / "run" / "run_config.yaml"), "--training.output_dir", str(tmp_path / "again")]
+    main(record)
+    assert_equal_weights(tmp_path / "run", tmp_path / "again")
+    wave = np.sin(np.arange(400.0))[None]
+    rows = [{"target": wave, "split": split} for split in ("train", "validation")]
+    other = write_dataset(tmp_path / "other", rows)
+    with pytest.raises(SystemExit, match="must hold the dataset of fingerprint"):
+        main([*record, "--data.path", str(other)])
 
 
 def test_augmented_and_accumulated_training_runs(run_options, tmp_path):
@@ -96,12 +164,12 @@ def test_augmented_and_accumulated_training_runs(run_options, tmp_path):
 
 
 def test_a_run_measured_in_epochs_is_refused(run_options):
-    with pytest.raises(ValueError, match=r"max_steps must be at least 1, found -1"):
+    with pytest.raises(SystemExit, match=r"max_steps must be at least 1, found -1"):
         main(run_options("--training.max_steps", "-1"))
 
 
 def test_a_dataset_that_is_not_there_is_named(run_options, tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(SystemExit, match=r"error: .*nowhere"):
         main(run_options("--data.path", str(tmp_path / "nowhere")))
 
 

@@ -6,6 +6,11 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+_COUNTS = (
+    "context_length", "prediction_length", "patch_length", "d_model", "num_hidden_layers", "num_attention_heads",
+    "ffn_dim",
+)  # fmt: skip
+
 
 @strict
 class DystformerConfig(PreTrainedConfig):
@@ -32,7 +37,7 @@ class DystformerConfig(PreTrainedConfig):
         norm_type: "rmsnorm", "layernorm" or "dyt" (a scaled tanh without statistics).
         pooling_type: "mean" or "max" over patches before the prediction head, or the "last" patch alone.
         forecast_origin: what the head's output is added to: "mean" of the window, as in the reference, or its "last"
-            seen value, so that an untrained model starts out as persistence.
+            seen value, so that an untrained model starts out close to persistence.
         scaling_epsilon, relative_scaling_epsilon: see `hf_tsdyn.scaling.scale`.
         loss: "mse", "mae" or "huber" (with `huber_delta`).
         normalize_loss: take the loss in units of each window's own scale, so that systems of every
@@ -86,9 +91,12 @@ class DystformerConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Check the rules that tie fields to one another."""
-        for name in ("context_length", "prediction_length", "patch_length", "d_model", "num_hidden_layers"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}.")
+                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}; raise it.")
+        for name in ("attention_dropout", "ff_dropout", "head_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), found {getattr(self, name)}; it is a probability.")
         if self.context_length < self.patch_length:
             raise ValueError(
                 f"context_length must hold at least one patch of {self.patch_length} steps, found "
@@ -105,6 +113,9 @@ class DystformerConfig(PreTrainedConfig):
             self._validate_dynamics_embedding()
 
     def _validate_dynamics_embedding(self) -> None:
+        for name in ("num_poly_feats", "poly_degrees", "num_rff"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, found {getattr(self, name)}; give 0 to go without.")
         if self.num_rff % 2:
             raise ValueError(f"num_rff must be even (sines and cosines), found {self.num_rff}.")
         width = self.patch_length + self.poly_degrees * self.num_poly_feats + self.num_rff

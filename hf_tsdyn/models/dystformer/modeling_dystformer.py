@@ -1,4 +1,3 @@
-# Copyright 2026 The hf_tsdyn authors. Licensed under the Apache License, Version 2.0.
 """Dystformer: a patch transformer that attends along time within a channel and across channels.
 
 Source: the architecture of Panda (Lai, Bao, Gilpin 2025, arXiv:2505.13755), after PatchTST (Nie et al. 2023).
@@ -15,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import TransformersKwargs, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from ...forecasting import ForecastMixin, ForecastOutput, forecast_loss, last_observed, observed
@@ -43,6 +42,10 @@ def eager_attention_forward(
     weights = F.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
     weights = F.dropout(weights, p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+# Arguments of transformers' own that may travel through `forward`.
+_PASSED_ON = {*TransformersKwargs.__annotations__, "return_dict", "use_cache"}
 
 
 class DystformerAttention(nn.Module):
@@ -197,7 +200,7 @@ class DystformerModel(DystformerPreTrainedModel):
             and `scale` (batch, 1, channels); `attentions` are the temporal maps, each
             (batch * channels, heads, patches, patches), with attn_implementation="eager".
         """
-        self._check_window(past_values)
+        self._check_window(past_values, past_observed_mask, channel_mask, kwargs)
         mask = observed(past_values, past_observed_mask)
         z, loc, spread = scale(
             past_values,
@@ -216,17 +219,30 @@ class DystformerModel(DystformerPreTrainedModel):
             hidden_states = layer(hidden_states, temporal_rotary, channel_rotary, attention_mask, **kwargs)
         return ForecastOutput(last_hidden_state=hidden_states, loc=loc, scale=spread)
 
-    def _check_window(self, past_values: Tensor) -> None:
+    def _check_window(
+        self, past_values: Tensor, past_observed_mask: Tensor | None, channel_mask: Tensor | None, kwargs: dict
+    ) -> None:
+        shape = tuple(past_values.shape)
         if past_values.ndim != 3:
             raise ValueError(
-                f"past_values must have shape (batch, time, channels), found {tuple(past_values.shape)}; "
-                "add the missing axis with unsqueeze."
+                f"past_values must have shape (batch, time, channels), found {shape}; add the missing axis with "
+                "unsqueeze."
             )
-        if past_values.shape[1] < self.config.patch_length:
+        if shape[1] < self.config.patch_length:
             raise ValueError(
-                f"past_values must have at least one patch of {self.config.patch_length} steps, found "
-                f"{past_values.shape[1]}; give a longer context."
+                f"past_values must have at least one patch of {self.config.patch_length} steps, found {shape[1]}; "
+                "give a longer context."
             )
+        masks = {"past_observed_mask": (past_observed_mask, shape), "channel_mask": (channel_mask, shape[::2])}
+        for name, (mask, expected) in masks.items():
+            if mask is not None and tuple(mask.shape) != expected:
+                raise ValueError(
+                    f"{name} must have shape {expected} for past_values of {shape}, found {tuple(mask.shape)}; give "
+                    "one truth value each."
+                )
+        unknown = sorted(kwargs.keys() - _PASSED_ON)
+        if unknown:
+            raise TypeError(f"forward takes no arguments {unknown}; see its docstring for those it takes.")
 
     @staticmethod
     def _channel_attention_mask(channel_mask: Tensor | None, num_patches: int, dtype: torch.dtype) -> Tensor | None:

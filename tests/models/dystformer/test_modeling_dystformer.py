@@ -190,6 +190,12 @@ def test_wrong_shapes_are_refused_with_what_was_found():
         model(torch.randn(1, 15, 3))
     with pytest.raises(ValueError, match=r"future_values must have shape"):
         model(torch.randn(1, 64, 3), future_values=torch.randn(1, 8, 2))
+    with pytest.raises(ValueError, match=r"past_observed_mask must have shape \(1, 64, 3\).*found \(64, 3\)"):
+        model(torch.randn(1, 64, 3), past_observed_mask=torch.ones(64, 3, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"channel_mask must have shape \(1, 3\)"):
+        model(torch.randn(1, 64, 3), channel_mask=torch.ones(1, 2, dtype=torch.bool))
+    with pytest.raises(TypeError, match=r"no arguments \['observed_mask'\]"):
+        model(torch.randn(1, 64, 3), observed_mask=torch.ones(1, 64, 3, dtype=torch.bool))
 
 
 @pytest.mark.parametrize(
@@ -200,6 +206,10 @@ def test_wrong_shapes_are_refused_with_what_was_found():
         ({"num_attention_heads": 5}, "even multiple of num_attention_heads"),
         ({"context_length": 8}, "at least one patch of 16 steps, found 8"),
         ({"prediction_length": 0}, "prediction_length must be at least 1"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be at least 1"),
+        ({"ffn_dim": 0}, "ffn_dim must be at least 1"),
+        ({"poly_degrees": -1, "num_poly_feats": -8}, "num_poly_feats must not be negative"),
+        ({"ff_dropout": 1.0}, r"ff_dropout must lie in \[0, 1\)"),
         ({"rope_percent": 1.5}, "rope_percent must lie between 0 and 1"),
         ({"norm_type": "batchnorm"}, "norm_type"),
         ({"d_model": "32"}, "d_model"),

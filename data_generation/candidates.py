@@ -1,6 +1,7 @@
 """From plan items to dataset rows: draw, integrate, check, describe."""
 
 import datetime
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -9,11 +10,19 @@ from typing import Any
 import numpy as np
 
 from data_generation.config import GenerationConfig
+from data_generation.exponents import measure_exponents
 from data_generation.integration import IntegrationStatus, integrate
-from data_generation.perturbation import draw_parameters, perturb_initial_condition, perturb_parameters
+from data_generation.perturbation import (
+    add_observation_noise,
+    draw_num_periods,
+    draw_parameters,
+    perturb_initial_condition,
+    perturb_parameters,
+)
 from data_generation.plan import PlanItem, item_generator
-from data_generation.systems import System, load_system, observe, split_of, unflatten_parameters
-from data_generation.validity import Rejection, check_trajectory
+from data_generation.skew_products import load_item_system
+from data_generation.systems import System, observe, split_of, unflatten_parameters
+from data_generation.validity import CHECKS_WORD, Rejection, check_trajectory
 from data_generation.writer import to_json
 
 # gluonts needs a start and a frequency; `dt` holds the truth.
@@ -37,10 +46,10 @@ def generate_candidates(config: GenerationConfig, items: Sequence[PlanItem]) -> 
     """Integrate items of one system in one call, and sort them into rows and rejections.
 
     An item's outcome depends on the settings and the item alone, not on its neighbours."""
-    system = load_system(items[0].system)
+    system = load_item_system(config, items[0].system)
     parameters = np.stack([item_parameters(config, system, item) for item in items])
     integration = config.integration
-    dt = system.period * integration.num_periods / integration.num_points
+    dt = system.period * np.array([item_num_periods(config, item) for item in items]) / integration.num_points
     transient = system.period * integration.transient_periods
     result = integrate(
         system.vector_field,
@@ -57,9 +66,33 @@ def generate_candidates(config: GenerationConfig, items: Sequence[PlanItem]) -> 
         unbounded=system.unbounded,
     )
     candidates = Candidates(rows=[], rejected=[])
-    for item, vector, states, status in zip(items, parameters, result.states, result.status, strict=True):
-        _sort_candidate(candidates, config, system, item, vector, states, status, dt=dt)
+    for item, vector, states, status, interval in zip(
+        items, parameters, result.states, result.status, dt.tolist(), strict=True
+    ):
+        _sort_candidate(candidates, config, system, item, vector, states, status, dt=interval)
+    if config.lyapunov.num_periods and candidates.rows:
+        vectors = {item.item_id: vector for item, vector in zip(items, parameters, strict=True)}
+        return _with_exponents(candidates, config, system, vectors)
     return candidates
+
+
+def _with_exponents(
+    candidates: Candidates, config: GenerationConfig, system: System, vectors: dict[str, np.ndarray]
+) -> Candidates:
+    """Give every row its Lyapunov time, and reject regular motion where that is asked for."""
+    vectors_of_rows = np.stack([vectors[row["item_id"]] for row in candidates.rows])
+    exponents = measure_exponents(config, system, candidates.rows, vectors_of_rows)
+    rows, rejected = [], list(candidates.rejected)
+    for row, exponent in zip(candidates.rows, exponents, strict=True):
+        statistics = json.loads(row["checks"]) | exponent.statistics()
+        if config.lyapunov.reject_regular and exponent.is_regular(config.lyapunov, system.period):
+            reason = Rejection.SMALL_EXPONENT.name.lower()
+            entry = {"item_id": row["item_id"], "system": system.name, "reason": reason, "checks": statistics}
+            rejected.append(entry)
+        else:
+            lyapunov_time = exponent.lyapunov_time(config.lyapunov, system.period)
+            rows.append(row | {"lyapunov_time": lyapunov_time, "checks": to_json(statistics)})
+    return Candidates(rows, rejected)
 
 
 def reason_text(reason: str) -> str:
@@ -96,6 +129,11 @@ def item_initial_condition(config: GenerationConfig, system: System, item: PlanI
     )
 
 
+def item_num_periods(config: GenerationConfig, item: PlanItem) -> float:
+    """Return how many periods the stored points of an item cover."""
+    return draw_num_periods(config.integration.num_periods, rng=item_generator(config.seed, item.num_periods_key))
+
+
 def _sort_candidate(
     candidates: Candidates,
     config: GenerationConfig,
@@ -111,12 +149,19 @@ def _sort_candidate(
     if status is IntegrationStatus.COMPLETED:
         values = observe(system, states, parameters).T
         checked = check_trajectory(
-            values, system.state_std, max_abs=config.integration.max_abs, thresholds=config.validity
+            values,
+            system.channel_std,
+            max_abs=config.integration.max_abs,
+            thresholds=config.validity,
+            rng=item_generator(config.seed, (*item.spawn_key, CHECKS_WORD)),
         )
         rejection, statistics = checked.rejection, checked.statistics
     if rejection is None:
         row = _row(config, system, item, parameters, dt=dt)
-        row |= {"target": np.ascontiguousarray(values, dtype=np.float32), "checks": to_json(statistics)}
+        seen = add_observation_noise(
+            values, scale=config.perturbation.observation_noise, rng=item_generator(config.seed, item.noise_key)
+        )
+        row |= {"target": np.ascontiguousarray(seen, dtype=np.float32), "checks": to_json(statistics)}
         candidates.rows.append(row | {"initial_condition": states[0]})
     else:
         entry = {"item_id": item.item_id, "system": item.system, "reason": rejection.name.lower(), "checks": statistics}
@@ -136,15 +181,17 @@ def _row(
         "split": split_of(system.name),
         "dt": dt,
         "period": system.period,
-        # The stored exponent is that of the default parameters.
+        # dysts' exponent is that of the default parameters; measured ones replace it.
         "lyapunov_time": system.lyapunov_time if is_default else None,
         "parameters": to_json(unflatten_parameters(system, parameters)),
         "seed": to_json({"entropy": config.seed, "spawn_key": item.spawn_key}),
         "generation": to_json(
             {
                 "atol": integration.atol,
+                **({"coupling": system.coupling.as_json()} if system.coupling else {}),
                 "default_parameters": is_default,
                 "num_points": integration.num_points,
+                "observation_noise": config.perturbation.observation_noise,
                 "rtol": integration.rtol,
                 "start_time": 0.0,
                 "transient_time": system.period * integration.transient_periods,

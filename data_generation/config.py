@@ -1,21 +1,24 @@
-"""The settings of one dataset: a tree of dataclasses filled from YAML and dotted command-line options."""
+"""The settings of one dataset: a tree of dataclasses that check themselves."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
-
-from jsonargparse import ArgumentParser
 
 SPLITS = ("train", "validation", "test")
 
 # Where and how to run: everything else in the tree decides what the data are.
-RUN_FIELDS = ("output", "jobs", "backend")
+RUN_FIELDS = ("output", "jobs", "backend", "shard", "dry_run", "push_to_hub")
 
 
 def _require(holds: bool, rule: str, found: object, remedy: str) -> None:
     if not holds:
         raise ValueError(f"{rule}, found {found!r}; {remedy}.")
+
+
+def _require_unique(what: str, names: Sequence[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    _require(not repeated, f"{what} must name each system once", repeated, "remove the repetitions")
 
 
 @dataclass(frozen=True)
@@ -24,15 +27,20 @@ class CandidatesConfig:
 
     Args:
         num_parameter_sets: parameter vectors per system, the unperturbed one included where it is asked for.
-        num_initial_conditions: initial conditions per parameter vector."""
+        num_initial_conditions: initial conditions per parameter vector.
+        num_pairs: skew products of two systems of the split, drawn at random; `skew_products` says how.
+        systems: systems and skew products of this split; null = those of the general list that belong to it."""
 
     num_parameter_sets: int = 4
     num_initial_conditions: int = 1
+    num_pairs: int = 0
+    systems: list[str] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_parameter_sets", "num_initial_conditions"):
+        for name in ("num_parameter_sets", "num_initial_conditions", "num_pairs"):
             value = getattr(self, name)
             _require(value >= 0, f"{name} must not be negative", value, "give 0 to leave the split out")
+        _require_unique("systems of a split", self.systems or [])
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,8 @@ class PerturbationConfig:
         parameter_scale: standard deviation of a parameter's perturbation, relative to the parameter.
         sign_match: probability that a perturbation takes its parameter's sign, so that the parameter grows.
         ignore_probability: probability, in the limit of many parameters, that a parameter stays as it is.
-        initial_condition_scale: standard deviation of the initial condition, in those of the attractor."""
+        initial_condition_scale: standard deviation of the initial condition, in those of the attractor.
+        observation_noise: standard deviation of white noise added to what is stored, in those of each channel."""
 
     include_default_parameters: bool = True
     include_default_initial_condition: bool = True
@@ -62,6 +71,7 @@ class PerturbationConfig:
     sign_match: float = 0.0
     ignore_probability: float = 0.0
     initial_condition_scale: float = 0.2
+    observation_noise: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("sign_match", "ignore_probability"):
@@ -79,6 +89,12 @@ class PerturbationConfig:
             self.initial_condition_scale,
             "give 0 for the stored initial condition alone",
         )
+        _require(
+            0 <= self.observation_noise < math.inf,
+            "observation_noise must be finite and not negative",
+            self.observation_noise,
+            "give 0 for none, or 0.01 to 0.1",
+        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +103,8 @@ class IntegrationConfig:
 
     Args:
         num_points: stored points.
-        num_periods: dominant periods of the system that the stored points cover.
+        num_periods: dominant periods of the system that the stored points cover; two numbers [low, high] give each
+            candidate its own, drawn uniformly.
         transient_periods: dominant periods integrated before the first stored point.
         rtol: relative tolerance of a step.
         atol: absolute tolerance of a step.
@@ -95,7 +112,7 @@ class IntegrationConfig:
         max_abs: magnitude of a state that counts as divergence, and the bound of the stored channels."""
 
     num_points: int = 2048
-    num_periods: float = 20.0
+    num_periods: float | list[float] = 20.0
     transient_periods: float = 10.0
     rtol: float = 1e-10
     atol: float = 1e-12
@@ -109,7 +126,14 @@ class IntegrationConfig:
             self.num_points,
             "raise it",
         )
-        for name in ("num_periods", "rtol", "atol", "max_abs"):
+        span = self.num_periods if isinstance(self.num_periods, list) else [self.num_periods] * 2
+        _require(
+            len(span) == 2 and 0 < span[0] <= span[1] < math.inf,
+            "num_periods must be positive and finite, or [low, high] of such numbers",
+            self.num_periods,
+            "give 40 or [25, 100], for example",
+        )
+        for name in ("rtol", "atol", "max_abs"):
             value = getattr(self, name)
             _require(0 < value < math.inf, f"{name} must be positive and finite", value, "give such a number")
         _require(
@@ -122,27 +146,115 @@ class IntegrationConfig:
 
 
 @dataclass(frozen=True)
-class ValidityConfig:
-    """Thresholds of the checks in `data_generation.validity`.
+class SkewProductConfig:
+    """How skew products are drawn: pairs of a driver and a response, and the coupling between them.
 
     Args:
+        parents: systems that random pairs are made of, or "all"; both parents of a pair belong to its split.
+        max_period_ratio: random pairs whose periods differ by more are left out: one grid cannot sample both.
+        kinds: couplings, of which each pair draws one; `data_generation.couplings` has their equations.
+        matrix: of the activated couplings: Gaussian, or the identity and a Gaussian matrix of low rank.
+        rank: of the latter.
+        strength: factor on the driver's flow after both flows are brought to the same size.
+        clock: "unit" makes the flow of every response about 1 per unit of time, "own" leaves it the speed that it
+            has alone.
+        stored_states: channels of a row: the response's alone, or the driver's and the response's.
+        couplings: by name of the pair, instead of a draw; `data_generation.pair_search` writes them."""
+
+    parents: Literal["all"] | list[str] = "all"
+    max_period_ratio: float = 10.0
+    kinds: list[Literal["additive", "tanh", "sin", "relu"]] = field(default_factory=lambda: ["additive"])
+    matrix: Literal["gaussian", "low_rank"] = "gaussian"
+    rank: int = 1
+    strength: float = 1.0
+    clock: Literal["unit", "own"] = "own"
+    stored_states: Literal["response", "both"] = "response"
+    couplings: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.kinds), "kinds must name at least one coupling", self.kinds, "give [additive]")
+        _require(self.rank >= 1, "rank must be at least 1", self.rank, "give 1")
+        _require(0 < self.strength < math.inf, "strength must be positive and finite", self.strength, "give 0.3 to 3")
+        _require(self.max_period_ratio >= 1, "max_period_ratio must be at least 1", self.max_period_ratio, "give 10")
+        _require_unique("parents", [] if self.parents == "all" else self.parents)
+
+
+OPTIONAL_CHECKS = (
+    "outlier", "decaying", "shrinking", "linear", "limit_cycle", "few_peaks", "not_stationary", "regular",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ValidityConfig:
+    """The checks in `data_generation.validity`, and their thresholds.
+
+    Args:
+        checks: those of `OPTIONAL_CHECKS` to run; values that are not finite or too large, fixed points and channels
+            that do not move are always rejected.
         max_z: largest distance of a value from its channel's mean, in standard deviations.
         min_channel_spread: smallest standard deviation of any channel, relative to its largest magnitude.
         min_tail_spread: smallest spread of the last quarter, in standard deviations of the known attractor.
         min_tail_ratio: smallest spread of the last quarter, relative to that of the whole series.
         min_spread_growth: smallest of the largest growth of a channel's spread from one eighth to the next.
-        min_return_distance: smallest distance of the second half to any earlier stretch of the series."""
+        max_line_share: largest share of the variance along the first principal axis.
+        min_return_distance: smallest distance of the second half to any earlier stretch of the series.
+        min_num_peaks: fewest peaks in the spectrum of the channel that has most.
+        min_peak_power: least height and prominence of a peak, relative to the largest power of its channel.
+        max_unit_root_p: level of both tests of stationarity, KPSS and ADF.
+        min_growth_correlation: least K of the 0-1 test that counts as diffusion.
+        min_diffusing_share: least share of the 0-1 test's walks that diffuse, in the channel where most do."""
 
+    checks: list[str] = field(default_factory=lambda: list(OPTIONAL_CHECKS))
     max_z: float = 15.0
     min_channel_spread: float = 1e-5
     min_tail_spread: float = 1e-3
     min_tail_ratio: float = 0.1
     min_spread_growth: float = 1.0
+    max_line_share: float = 0.99
     min_return_distance: float = 0.01
+    min_num_peaks: int = 4
+    min_peak_power: float = 1e-5
+    max_unit_root_p: float = 0.05
+    min_growth_correlation: float = 0.2
+    min_diffusing_share: float = 0.2
 
     def __post_init__(self) -> None:
+        known = ", ".join(OPTIONAL_CHECKS)
+        for name in self.checks:
+            _require(name in OPTIONAL_CHECKS, "checks must hold names of checks only", name, f"choose among {known}")
+        repeated = sorted({name for name in self.checks if self.checks.count(name) > 1})
+        _require(not repeated, "checks must name each check once", repeated, "remove the repetitions")
         for name, value in asdict(self).items():
+            if name != "checks":
+                _require(0 <= value < math.inf, f"{name} must be finite and not negative", value, "give such a number")
+
+
+@dataclass(frozen=True)
+class LyapunovConfig:
+    """The largest Lyapunov exponent of accepted trajectories, from their own equations.
+
+    Args:
+        num_periods: dominant periods over which the exponent is measured; 0 leaves it out, and only unperturbed systems
+            get a Lyapunov time, where dysts' exponent can be trusted.
+        transient_periods: periods before, in which the tangent turns into the fastest direction.
+        min_rate: exponent x period above which a trajectory counts as clearly chaotic and gets a Lyapunov time.
+        reject_regular: reject trajectories whose exponent, errors allowed for, lies below `min_rate`."""
+
+    num_periods: float = 100.0
+    transient_periods: float = 10.0
+    min_rate: float = 0.02
+    reject_regular: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_periods", "transient_periods", "min_rate"):
+            value = getattr(self, name)
             _require(0 <= value < math.inf, f"{name} must be finite and not negative", value, "give such a number")
+        _require(
+            not (self.reject_regular and self.num_periods == 0),
+            "reject_regular needs an exponent",
+            self.num_periods,
+            "give lyapunov.num_periods 100",
+        )
 
 
 @dataclass(frozen=True)
@@ -152,11 +264,15 @@ class GenerationConfig:
     Args:
         output: the dataset's folder.
         seed: of every draw.
-        systems: dysts names, or "all".
+        systems: "all" of dysts, or names: of dysts, skew products `Driver->Response`, and functions of your own by
+            import path, `package.module:function`.
         splits: candidates per system.
         rows_per_shard: candidates per file; rejected ones leave a file shorter.
         jobs: processes at once; -1 = one per core.
-        backend: a joblib backend; null = the active `joblib.parallel_config`, which is loky by default."""
+        backend: dask, ray or another joblib backend; null = the active `joblib.parallel_config`, loky by default.
+        shard: "i/n", i from 0 to n - 1: make that share of the files only, as a member of an array of n runs.
+        dry_run: print the plan, the expected size and time, and write nothing.
+        push_to_hub: the dataset repository that gets the finished folder, e.g. "name/chaos"."""
 
     output: str
     seed: int = 0
@@ -164,46 +280,32 @@ class GenerationConfig:
     splits: SplitsConfig = field(default_factory=SplitsConfig)
     perturbation: PerturbationConfig = field(default_factory=PerturbationConfig)
     integration: IntegrationConfig = field(default_factory=IntegrationConfig)
+    skew_products: SkewProductConfig = field(default_factory=SkewProductConfig)
     validity: ValidityConfig = field(default_factory=ValidityConfig)
+    lyapunov: LyapunovConfig = field(default_factory=LyapunovConfig)
     rows_per_shard: int = 1024
     jobs: int = -1
     backend: str | None = None
+    shard: str | None = None
+    dry_run: bool = False
+    push_to_hub: str | None = None
 
     def __post_init__(self) -> None:
         _require(bool(self.output), "output must name a folder", self.output, "give --output DIR")
         _require(self.seed >= 0, "seed must not be negative", self.seed, "give 0 or more")
         _require(self.rows_per_shard >= 1, "rows_per_shard must be at least 1", self.rows_per_shard, "raise it")
         _require(self.jobs >= 1 or self.jobs == -1, "jobs must be at least 1, or -1", self.jobs, "give -1")
+        index, slash, count = (self.shard or "0/1").partition("/")
+        is_share = bool(slash) and index.isdecimal() and count.isdecimal() and int(index) < int(count)
+        _require(is_share, 'shard must be "i/n" with i from 0 to n - 1', self.shard, 'give "0/4", for example')
         if self.systems != "all":
-            repeated = sorted({name for name in self.systems if self.systems.count(name) > 1})
-            _require(bool(self.systems), "systems must name at least one system", self.systems, 'give "all"')
-            _require(not repeated, "systems must name each system once", repeated, "remove the repetitions")
+            splits = (self.splits.train, self.splits.validation, self.splits.test)
+            is_any = bool(self.systems) or any(split.systems or split.num_pairs for split in splits)
+            _require(is_any, "systems must name at least one system", self.systems, 'give "all"')
+            _require_unique("systems", self.systems)
 
 
 def data_settings(config: GenerationConfig) -> dict[str, Any]:
     """Return, as nested dictionaries, the settings that decide the data: all but `RUN_FIELDS`, systems sorted."""
     settings = {name: value for name, value in asdict(config).items() if name not in RUN_FIELDS}
     return settings | {"systems": config.systems if config.systems == "all" else sorted(config.systems)}
-
-
-def load_config(arguments: Sequence[str] | None = None, *, exit_on_error: bool = True) -> GenerationConfig:
-    """Read the settings from command-line arguments: `--config FILE.yaml` and options such as `--seed 1`.
-
-    Args:
-        arguments: those of the process when None.
-        exit_on_error: print the error with the usage and exit, as a command does.
-    Raises: jsonargparse.ArgumentError on an unknown key, a wrong type or a broken rule, unless it exits."""
-    parser = ArgumentParser(
-        prog="python -m data_generation",
-        description="Generate an Arrow dataset of trajectories of chaotic systems.",
-        exit_on_error=exit_on_error,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", action="config", help="a YAML file, e.g. one of data_generation/configs")
-    parser.add_class_arguments(GenerationConfig)
-    parsed = parser.parse_args(arguments)
-    try:
-        settings = vars(parser.instantiate(parsed))
-        return GenerationConfig(**{entry.name: settings[entry.name] for entry in fields(GenerationConfig)})
-    except ValueError as error:
-        parser.error(str(error))

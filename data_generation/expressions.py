@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 INPUTS = ("constant", "state", "parameter", "time")
-UNARY = ("negative", "sin", "cos", "tanh", "exp", "cosh", "sinh", "sqrt", "absolute", "sign")
+UNARY = ("negative", "sin", "cos", "tanh", "exp", "log", "cosh", "sinh", "sqrt", "absolute", "sign")
 BINARY = ("add", "subtract", "multiply", "divide", "power", "heaviside", "maximum", "minimum")
 _LARGEST_UNROLLED_POWER = 64
 
@@ -182,6 +182,10 @@ class VectorField:
         Returns:
             (num_outputs, ...).
         """
+        with np.errstate(all="ignore"):  # outside its domain a right-hand side has no value, and says so as NaN
+            return self._evaluate(states, time, parameters)
+
+    def _evaluate(self, states: Any, time: Any, parameters: Any) -> np.ndarray:
         values: dict[Expression, Any] = {}
         inputs = {"state": states, "parameter": parameters}
         for node in self.nodes:
@@ -221,6 +225,11 @@ def flat_parameter_names(parameters: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def state_symbols(num_states: int) -> list[Expression]:
+    """Return the nodes of the states, in order."""
+    return [_node("state", payload=index) for index in range(num_states)]
+
+
 def symbolic_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return a node per parameter, an object array of nodes per array parameter, numbered as `flat_parameter_names`."""
     symbols: dict[str, Any] = {}
@@ -247,7 +256,7 @@ def trace(function: Callable[..., Sequence[Any]], num_states: int, parameters: M
         TypeError: `function` branches on a value.
         AttributeError: it uses a numpy function that cannot be traced.
     """
-    state = np.array([_node("state", payload=index) for index in range(num_states)], dtype=object)
+    state = np.array(state_symbols(num_states), dtype=object)
     outputs = symbolic_function(function)(state, _node("time"), symbolic_parameters(parameters))
     return VectorField(tuple(as_expression(output) for output in outputs), num_states, flat_parameter_names(parameters))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_generation.plan import Shard
-from data_generation.writer import hash_file, to_json, write_text
+from data_generation.writer import hash_file, remove_abandoned, to_json, write_bytes
 from hf_tsdyn.data.trajectories import FORMAT_VERSION
 
 
@@ -33,6 +33,16 @@ class ShardRecord:
     """`item_id`, `system`, `reason` and `checks` of every candidate that is not stored."""
 
 
+class DamagedManifest(ValueError):
+    """A manifest that was cut short or changed."""
+
+    def __init__(self, file: Path, error: Exception):
+        super().__init__(
+            f"{file} must be a whole manifest, found one that cannot be read ({type(error).__name__}: {error}); "
+            "copy it again, or run the generation command again, which writes it anew."
+        )
+
+
 class DatasetFolder:
     """A folder that holds, or will hold, the dataset of given settings.
 
@@ -43,40 +53,66 @@ class DatasetFolder:
         self.path = Path(path)
         self.progress = self.path / ".progress"
         self.settings = settings
-        self._manifest_file = self.path / "manifest.json"
+        self.manifest_file = self.path / "manifest.json"
         self._settings_file = self.progress / "settings.json"
 
     def load_manifest(self) -> dict[str, Any] | None:
-        """Return the manifest of the finished dataset, None where it is not finished.
+        """Return the manifest of the dataset, None where there is none.
 
-        A manifest of which a shard is gone or cut short does not count, and is removed.
-
-        Raises: ValueError, naming the differing settings, if the folder holds another dataset."""
-        if not self._manifest_file.is_file():
+        Raises:
+            DamagedManifest: the file is not whole.
+            ValueError: the folder holds another dataset, with the settings that differ, or is a file."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"output must be a folder, found a file at {str(self.path)!r}; name another place.")
+        if not self.manifest_file.is_file():
             return None
-        manifest = json.loads(self._manifest_file.read_text(encoding="utf-8"))
-        self._check_settings(manifest)
-        shards = [(self.path / shard["file"], shard["num_bytes"]) for shard in manifest["shards"]]
-        if all(file.is_file() and file.stat().st_size == num_bytes for file, num_bytes in shards):
-            shutil.rmtree(self.progress, ignore_errors=True)
-            return manifest
-        self._note_settings()
-        self._manifest_file.unlink()
-        return None
+        try:
+            manifest = json.loads(self.manifest_file.read_text(encoding="utf-8"))
+            parts = [manifest[name] for name in ("config", "versions", "shards", "counts", "systems", "fingerprint")]
+        except (ValueError, TypeError, KeyError) as error:
+            raise DamagedManifest(self.manifest_file, error) from error
+        self._check_settings(dict(zip(("config", "versions"), parts, strict=False)))
+        return manifest
+
+    def holds_all_of(self, manifest: dict[str, Any]) -> bool:
+        """Return whether the card is there, and every shard with the bytes that the manifest records."""
+        return (self.path / "README.md").is_file() and all(self.is_intact(entry) for entry in manifest["shards"])
+
+    def is_intact(self, entry: dict[str, Any]) -> bool:
+        """Return whether a shard has the size and the hash of its entry in a manifest."""
+        file = self.path / entry["file"]
+        return file.is_file() and file.stat().st_size == entry["num_bytes"] and hash_file(file) == entry["sha256"]
 
     def start(self) -> None:
-        """Make the folder ready for shards.
+        """Make the folder ready for shards; several runs may do so at once.
 
         Raises: ValueError if it was begun with other settings, naming them, or holds something else."""
-        if self._settings_file.is_file():
-            self._check_settings(json.loads(self._settings_file.read_text(encoding="utf-8")))
-        elif self.path.exists() and {entry.name for entry in self.path.iterdir()} - {self.progress.name}:
+        found = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
+        # In this order: another run writes its settings before anything else.
+        if not self.check_begun() and found - {self.progress.name}:
             raise ValueError(
                 f"output must be a new folder or one that this command began, found other files in "
                 f"{str(self.path)!r}; name another folder, or empty this one."
             )
-        self._note_settings()
+        remove_abandoned(self.progress)
+        self.note_settings()
         (self.path / "data").mkdir(exist_ok=True)
+
+    def check_begun(self) -> bool:
+        """Return whether a run of the same settings began the folder; ValueError if they were others."""
+        if not self._settings_file.is_file():
+            return False
+        self._check_settings(json.loads(self._settings_file.read_text(encoding="utf-8")))
+        return True
+
+    def note_settings(self) -> None:
+        """Write down the settings of the dataset that is begun here."""
+        self.progress.mkdir(parents=True, exist_ok=True)
+        self.write(self._settings_file, to_json(self.settings))
+
+    def has_record(self, shard: Shard) -> bool:
+        """Return whether a shard was noted as done, without reading it."""
+        return (self.progress / f"{shard.name}.json").is_file()
 
     def save_record(self, shard: Shard, record: ShardRecord) -> None:
         """Note that a shard is done."""
@@ -88,34 +124,34 @@ class DatasetFolder:
         if not file.is_file():
             return None
         record = ShardRecord(**json.loads(file.read_text(encoding="utf-8")))
-        data = self.path / record.file
-        return record if data.is_file() and hash_file(data) == record.sha256 else None
+        return record if self.is_intact(asdict(record)) else None
 
     def load_records(self, shards: Sequence[Shard]) -> list[ShardRecord]:
         """Return the records of all shards.
 
-        Raises: ValueError, naming the shards that were removed or changed since they were written."""
+        Raises: FileNotFoundError, naming the shards that were removed or changed since they were written."""
         records = {shard.name: self.load_record(shard) for shard in shards}
         lost = [name for name, record in records.items() if record is None]
         if lost:
-            raise ValueError(
+            raise FileNotFoundError(
                 f"every shard must stay as it was written, found {lost} gone or changed in {str(self.path)!r}; "
-                "run the same command again to write them anew."
+                "run the same command again, without --shard, to write them anew."
             )
         return [record for record in records.values() if record is not None]
 
-    def write(self, file: Path, text: str) -> None:
-        """Write a text file that is either whole or not there."""
-        write_text(file, text, scratch_folder=self.progress)
+    def write(self, file: Path, content: str | bytes) -> None:
+        """Write a small file that is either whole or not there; text as UTF-8."""
+        content = content.encode() if isinstance(content, str) else content
+        write_bytes(file, content, scratch_folder=self.progress)
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Write the manifest, which makes the dataset complete, and drop the records."""
-        self.write(self._manifest_file, to_json(manifest, indent=1) + "\n")
-        shutil.rmtree(self.progress, ignore_errors=True)
+        self.write(self.manifest_file, to_json(manifest, indent=1) + "\n")
+        self.drop_progress()
 
-    def _note_settings(self) -> None:
-        self.progress.mkdir(parents=True, exist_ok=True)
-        self.write(self._settings_file, to_json(self.settings))
+    def drop_progress(self) -> None:
+        """Remove what only an unfinished dataset needs."""
+        shutil.rmtree(self.progress, ignore_errors=True)
 
     def _check_settings(self, found: dict[str, Any]) -> None:
         # Through JSON, as what was found went through it.

@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -26,7 +25,7 @@ _TIME_STAMP = 1_000_000_000
 
 _HEADER = f'''"""Written by data_generation.kernels; do not edit."""
 
-from math import cos, cosh, exp, inf, nan, sin, sinh, sqrt, tanh
+from math import cos, cosh, exp, inf, log, nan, sin, sinh, sqrt, tanh
 
 from numba import njit
 
@@ -47,7 +46,7 @@ _FORMATS = {
     "heaviside": "1.0 if {0} > 0.0 else (0.0 if {0} < 0.0 else ({1} if {0} == 0.0 else {0}))",
     "maximum": "{0} if {0} >= {1} or {0} != {0} else {1}",
     "minimum": "{0} if {0} <= {1} or {0} != {0} else {1}",
-    **{name: name + "({0})" for name in ("cos", "cosh", "exp", "sin", "sinh", "sqrt", "tanh")},
+    **{name: name + "({0})" for name in ("cos", "cosh", "exp", "log", "sin", "sinh", "sqrt", "tanh")},
 }
 
 
@@ -123,14 +122,19 @@ def emit(vector_field: VectorField) -> str:
     return _HEADER + "".join(f"        {line}\n" for line in lines)
 
 
+def kernel_name(source: str) -> str:
+    """Return the name of the module that holds a kernel, the same in every process."""
+    return "kernel_" + hashlib.sha256(source.encode()).hexdigest()[:24]
+
+
 def _load(source: str) -> Callable:
-    name = "kernel_" + hashlib.sha256(source.encode()).hexdigest()[:24]
+    name = kernel_name(source)
     path = cache_directory() / f"{name}.py"
-    if not path.exists():
+    if not path.exists() or path.read_bytes() != source.encode():
         _write(path, source)
     module = ModuleType(name)
     sys.modules[name] = module  # where numba looks for it when it reads its cache
-    SourceFileLoader(name, str(path)).exec_module(module)
+    exec(compile(source, str(path), "exec"), vars(module))  # numba reads the file's name and time stamp only
     return module.kernel
 
 

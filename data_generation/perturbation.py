@@ -4,6 +4,7 @@ A parameter that is exactly 0 stays 0: it says that a term is absent (a missing 
 that is switched off), and giving it a value makes another system. Every other one is perturbed as a real
 number, exponents of rate laws included, which are fitted numbers in their sources."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,3 +59,22 @@ def perturb_initial_condition(
         state_std: (dimension,) spread of the attractor along each state.
         scale: standard deviation of the draw, in units of `state_std`."""
     return initial_condition + scale * state_std * rng.standard_normal(len(initial_condition))
+
+
+def draw_num_periods(num_periods: float | Sequence[float], *, rng: np.random.Generator) -> float:
+    """Return `num_periods` itself, or a uniform draw between the two numbers it gives."""
+    if not isinstance(num_periods, Sequence):
+        return num_periods
+    low, high = num_periods
+    return float(rng.uniform(low, high))
+
+
+def add_observation_noise(values: np.ndarray, *, scale: float, rng: np.random.Generator) -> np.ndarray:
+    """Return values with white Gaussian noise; the same array where `scale` is 0.
+
+    Args:
+        values: (channels, time).
+        scale: standard deviation of the noise, in those of each channel."""
+    if scale == 0:
+        return values
+    return values + scale * values.std(axis=1, keepdims=True) * rng.standard_normal(values.shape)

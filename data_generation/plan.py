@@ -8,7 +8,11 @@ from itertools import groupby
 import numpy as np
 
 from data_generation.config import SPLITS, GenerationConfig
-from data_generation.systems import load_system, split_of, system_names
+from data_generation.couplings import Coupling
+from data_generation.systems import load_system, parents_of, split_of, system_names
+
+# Ends the spawn keys of draws beside an item's initial condition.
+NUM_PERIODS_WORD, NOISE_WORD = 0, 1
 
 
 @dataclass(frozen=True, order=True)
@@ -27,12 +31,22 @@ class PlanItem:
     @property
     def parameter_key(self) -> tuple[int, ...]:
         """Return the spawn key of the parameters, shared by all their initial conditions."""
-        return (*_system_words(self.system), self.parameter_index)
+        return (*system_words(self.system), self.parameter_index)
 
     @property
     def spawn_key(self) -> tuple[int, ...]:
         """Return the spawn key of the initial condition, which names the item in the dataset."""
         return (*self.parameter_key, self.initial_condition_index)
+
+    @property
+    def num_periods_key(self) -> tuple[int, ...]:
+        """Return the spawn key of the number of periods."""
+        return (*self.spawn_key, NUM_PERIODS_WORD)
+
+    @property
+    def noise_key(self) -> tuple[int, ...]:
+        """Return the spawn key of the observation noise."""
+        return (*self.spawn_key, NOISE_WORD)
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,8 @@ class Shard:
             yield system, list(items)
 
 
-def _system_words(system: str) -> tuple[int, ...]:
+def system_words(system: str) -> tuple[int, ...]:
+    """Return the numbers that stand for a name in a spawn key."""
     # Python's own hash of a string differs between processes.
     digest = hashlib.sha256(system.encode()).digest()
     return tuple(int.from_bytes(digest[start : start + 4], "little") for start in range(0, 16, 4))
@@ -68,22 +83,69 @@ def item_generator(seed: int, spawn_key: tuple[int, ...]) -> np.random.Generator
 def plan_items(config: GenerationConfig, split: str) -> list[PlanItem]:
     """List the candidates of one split, ordered by system, parameter index and initial condition index.
 
-    Raises: ValueError, naming close matches, on an unknown system."""
-    names = system_names() if config.systems == "all" else config.systems
+    Raises: ValueError, naming close matches, on an unknown system, or one asked for in a split it is not of."""
     counts = getattr(config.splits, split)
+    names = sorted({*_listed_systems(config, split), *draw_pairs(config, split)})
+    for name in names:
+        for part in parents_of(name) or (name,):
+            load_system(part)
     return [
         PlanItem(name, parameter_index, initial_condition_index)
-        for name in sorted(load_system(name).name for name in names)
-        if split_of(name) == split
+        for name in names
         for parameter_index in range(counts.num_parameter_sets)
         for initial_condition_index in range(counts.num_initial_conditions)
     ]
 
 
+def draw_pairs(config: GenerationConfig, split: str) -> list[str]:
+    """Draw the random skew products of a split; asking for more keeps those that fewer gave.
+
+    Both parents belong to the split, differ, and have periods within `max_period_ratio` of each other.
+
+    Raises: ValueError when there are fewer such pairs than asked for."""
+    num_pairs, settings = getattr(config.splits, split).num_pairs, config.skew_products
+    if not num_pairs:
+        return []
+    names = system_names() if settings.parents == "all" else settings.parents
+    periods = {name: load_system(name).period for name in sorted(names) if split_of(name) == split}
+    pairs = [
+        f"{driver}->{response}"
+        for driver in periods
+        for response in periods
+        if driver != response
+        and max(periods[driver], periods[response])
+        <= settings.max_period_ratio * min(periods[driver], periods[response])
+    ]
+    if len(pairs) < num_pairs:
+        raise ValueError(
+            f"splits.{split}.num_pairs must be at most the number of pairs that can be drawn, found {num_pairs} of "
+            f"{len(pairs)}; add parents of that split or raise max_period_ratio."
+        )
+    order = item_generator(config.seed, system_words(f"pairs of {split}")).permutation(len(pairs))
+    return [pairs[index] for index in order[:num_pairs]]
+
+
+def _listed_systems(config: GenerationConfig, split: str) -> list[str]:
+    """Return the systems of a split that the settings name."""
+    own = getattr(config.splits, split).systems
+    if own is None:
+        names = system_names() if config.systems == "all" else config.systems
+        return [name for name in names if split_of(name) == split]
+    strangers = {name: split_of(name) for name in own if split_of(name) != split}
+    if strangers:
+        raise ValueError(
+            f"splits.{split}.systems must belong to {split}, found {strangers!r}; a skew product is held out when "
+            "either parent is. Move them to their split."
+        )
+    return own
+
+
 def plan_shards(config: GenerationConfig) -> list[Shard]:
     """Cut the plan into shards of at most `rows_per_shard` candidates, known before anything is integrated.
 
-    Raises: ValueError when no split has a candidate."""
+    Raises: ValueError when no split has a candidate, or a system, a split or a coupling is wrong."""
+    for coupling in config.skew_products.couplings.values():
+        Coupling.from_json(coupling)
     shards = []
     for split in SPLITS:
         items = plan_items(config, split)

@@ -1,4 +1,4 @@
-"""The 129 ordinary differential equations of dysts: equations, defaults, time scales, held-out lists."""
+"""The systems: the 129 ordinary differential equations of dysts and the user's own, with their splits."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from data_generation.couplings import Coupling
 from data_generation.expressions import (
     VectorField,
     flat_parameter_names,
     symbolic_function,
     trace,
 )
+from data_generation.own_systems import OwnSystem, import_own_system, is_import_path, trace_own_system
 
 # Relatives stand together, so that the well-known series stay unseen in training.
 TEST_SYSTEMS = (
@@ -52,6 +54,8 @@ class System:
     """(dimension,)"""
     state_std: np.ndarray
     """(dimension,) standard deviation over the attractor, of the observed channel where the state is unbounded."""
+    channel_std: np.ndarray
+    """(channels,) standard deviation of what is observed."""
     period: float
     """Dominant period in the system's own time."""
     lyapunov_time: float | None
@@ -61,6 +65,8 @@ class System:
     """Map from the state to bounded channels (cosines of angles, ...); None where the state itself is observed."""
     unbounded: tuple[int, ...]
     """States that may grow without bound: angles and clocks."""
+    coupling: Coupling | None = None
+    """Of a skew product."""
 
 
 def system_names() -> tuple[str, ...]:
@@ -68,20 +74,49 @@ def system_names() -> tuple[str, ...]:
     return tuple(sorted(_catalogue()))
 
 
+def parents_of(name: str) -> tuple[str, str] | None:
+    """Return driver and response of a skew product `Driver->Response`, None for any other name.
+
+    Raises: ValueError if the name has another number of arrows or an empty side."""
+    if "->" not in name:
+        return None
+    parents = name.split("->")
+    if len(parents) != 2 or not all(parents):
+        raise ValueError(f"a skew product must be named 'Driver->Response', found {name!r}; chains are not offered")
+    return parents[0], parents[1]
+
+
 def split_of(name: str) -> str:
-    """Return the split a system belongs to: "train", "validation" or "test"."""
+    """Return the split a system belongs to: "train", "validation" or "test".
+
+    A skew product is held out if either parent is, with the test split before validation. A system of the user's
+    own belongs where its description says, else to "train"."""
+    splits = {_split_of_one(part) for part in parents_of(name) or (name,)}
+    return next(split for split in ("test", "validation", "train") if split in splits)
+
+
+def _split_of_one(name: str) -> str:
+    if is_import_path(name):
+        return import_own_system(name).split
     _check_name(name)
     return "test" if name in TEST_SYSTEMS else "validation" if name in VALIDATION_SYSTEMS else "train"
 
 
 @cache
 def load_system(name: str) -> System:
-    """Return a system by its dysts name.
+    """Return a system by its dysts name, or by the import path of a function of one's own.
 
     Raises:
-        ValueError: the name is unknown.
-        ModuleNotFoundError: dysts is not installed.
+        ValueError: the name is unknown, or that of a skew product, which needs a coupling: see `skew_products`.
+        ModuleNotFoundError: dysts or the function's module is not installed.
     """
+    if parents_of(name):
+        raise ValueError(
+            f"a skew product is built with its coupling, found its name alone, {name!r}; use load_item_system or "
+            "load_row_system of data_generation.skew_products"
+        )
+    if is_import_path(name):
+        return _build_own_system(import_own_system(name))
     _check_name(name)
     flow = _catalogue()[name]()
     parameters = {key: np.asarray(flow.params[key], dtype=np.float64).tolist() for key in sorted(flow.params)}
@@ -95,6 +130,7 @@ def load_system(name: str) -> System:
         parameter_names=flat_parameter_names(parameters),
         initial_condition=_frozen(flow.ic),
         state_std=_frozen(_spread(flow.std)),
+        channel_std=_frozen(_spread(flow.std)),
         period=float(flow.period),
         lyapunov_time=_lyapunov_time(flow),
         vector_field=_trace_flow(flow, dimension, parameters),
@@ -117,6 +153,15 @@ def unflatten_parameters(system: System, vector: np.ndarray) -> dict[str, Any]:
         parameters[name] = vector[start : start + size].reshape(np.shape(default)).tolist()
         start += size
     return parameters
+
+
+def flatten_parameters(system: System, parameters: dict[str, Any]) -> np.ndarray:
+    """Return the (num_parameters,) vector of parameters given by name, e.g. those of a dataset row."""
+    if parameters.keys() != system.parameters.keys():
+        raise ValueError(
+            f"{system.name} has the parameters {sorted(system.parameters)}, found {sorted(parameters)}; give each once"
+        )
+    return np.hstack([[], *(np.ravel(parameters[name]) for name in system.parameters)])
 
 
 def observe(system: System, states: np.ndarray, parameters: np.ndarray) -> np.ndarray:
@@ -161,6 +206,25 @@ def _frozen(values: Any) -> np.ndarray:
 
 def _spread(std: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(std) & (np.asarray(std) > 0), std, 1.0)
+
+
+def _build_own_system(own: OwnSystem) -> System:
+    traced = trace_own_system(own)
+    return System(
+        name=own.path,
+        dimension=len(own.initial_condition),
+        parameters=own.parameters,
+        parameter_vector=_frozen(own.parameter_vector),
+        parameter_names=traced.vector_field.parameter_names,
+        initial_condition=_frozen(own.initial_condition),
+        state_std=_frozen(_spread(traced.state_std)),
+        channel_std=_frozen(_spread(traced.channel_std)),
+        period=own.period,
+        lyapunov_time=None,
+        vector_field=traced.vector_field,
+        observation=traced.observation,
+        unbounded=own.unbounded,
+    )
 
 
 def _lyapunov_time(flow: Any) -> float | None:

@@ -1,25 +1,27 @@
-"""Checks that a trajectory is worth storing: bounded, moving, and not periodic.
+"""Checks that a trajectory is worth storing: bounded, moving, not periodic, chaotic and settled.
 
 Each check returns a statistic and whether the trajectory passes. `check_trajectory` runs them in the order of
-the `Rejection` members and stops at the first failure, so that a later check can rely on the earlier ones."""
+the `Rejection` members, cheap ones first, and stops at the first failure, so that a later check can rely on those
+earlier ones that always run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from scipy.fft import next_fast_len
-from scipy.interpolate import CubicSpline
-from scipy.optimize import fminbound
+from scipy.signal import find_peaks
 
-from data_generation.config import ValidityConfig
+from data_generation.config import OPTIONAL_CHECKS, ValidityConfig
+from data_generation.recurrence import nearest_return
+from data_generation.stationarity import adf_p_value, kpss_p_value
+from data_generation.zero_one_test import diffusing_share, draw_frequencies
 
-# Distance to the present, on the scale of `return_distances`, from which a signal counts as having moved away.
-DEPARTURE = 0.5
+# Ends the spawn key of an item's draws for the checks, beside those of `data_generation.plan`.
+CHECKS_WORD = 2
 
 
 class Rejection(Enum):
-    """Why a candidate is not stored."""
+    """Why a candidate is not stored; in lower case, the name of the check."""
 
     INVALID_VALUE = "a stored value is NaN or infinite: the observation left its domain"
     TOO_LARGE = "a value exceeds integration.max_abs: the trajectory escapes"
@@ -28,7 +30,12 @@ class Rejection(Enum):
     DECAYING = "the motion dies out: the spread of the last quarter is below validity.min_tail_ratio"
     SHRINKING = "every eighth of the series spreads less than the one before, by validity.min_spread_growth"
     CONSTANT_CHANNEL = "a channel does not move: its spread is below validity.min_channel_spread"
+    LINEAR = "the channels move along one line, which explains more than validity.max_line_share of their variance"
     LIMIT_CYCLE = "the second half repeats an earlier stretch to within validity.min_return_distance"
+    FEW_PEAKS = "no channel's spectrum has validity.min_num_peaks peaks of validity.min_peak_power or more"
+    NOT_STATIONARY = "a channel has no constant level: ADF and KPSS agree on it at validity.max_unit_root_p"
+    REGULAR = "the 0-1 test finds no chaos: in no channel do validity.min_diffusing_share of the walks diffuse"
+    SMALL_EXPONENT = "the largest Lyapunov exponent is below that of clear chaos, lyapunov.min_rate a period"
 
 
 @dataclass(frozen=True)
@@ -98,77 +105,152 @@ def check_channels_vary(values: np.ndarray, *, min_channel_spread: float) -> tup
     return spread, spread > min_channel_spread
 
 
-def check_not_limit_cycle(values: np.ndarray, *, min_return_distance: float) -> tuple[float, bool]:
-    """Return how closely the second half repeats an earlier stretch, and whether it does not.
+def check_not_linear(values: np.ndarray, *, max_line_share: float) -> tuple[float, bool]:
+    """Return the share of variance along the first principal axis, channels standardised, and whether it is allowed.
 
-    The statistic is the smallest root mean square of x(t) - x(t - p) over the second half, channels in standard
-    deviations, divided by sqrt(2): 0 for a periodic signal, about 1 for an unrelated one. The shift p runs from
-    the first at which the signal has moved away to half the series, and is refined between samples on a cubic
-    spline, so that the period need not be a multiple of the sampling interval. Periods longer than half of the
-    series cannot be seen. A signal that never moves away counts by its distance at no shift: 0."""
+    A single channel has no other direction to move in, and passes."""
     standardised = _standardise(values)
-    distances = return_distances(standardised)
-    departed = np.flatnonzero(distances > DEPARTURE)
-    start = int(departed[0]) if departed.size else 0
-    shift = start + int(np.argmin(distances[start:]))
-    distance = float(distances[shift])
-    if shift > start > 0:
-        distance = min(distance, _distance_between_samples(standardised, shift))
+    # Without BLAS, whose last bits may depend on the number of threads.
+    covariance = np.einsum("ct,dt->cd", standardised, standardised)
+    total = float(np.trace(covariance))
+    share = float(np.linalg.eigvalsh(covariance)[-1]) / total if total > 0 else 1.0
+    return share, len(values) == 1 or share <= max_line_share
+
+
+def check_not_limit_cycle(values: np.ndarray, *, min_return_distance: float) -> tuple[float, bool]:
+    """Return the `nearest_return` of the channels in standard deviations, and whether it is far enough.
+
+    Chaos that stays near an unstable periodic orbit for half of the series fails too: only a longer series tells it
+    from a cycle, while a smaller threshold lets far more slowly settling cycles pass than it saves of such chaos."""
+    distance = nearest_return(_standardise(values), resolution=min_return_distance)
     return distance, distance > min_return_distance
 
 
-def return_distances(values: np.ndarray) -> np.ndarray:
-    """Return the distance of the second half to the stretch `p` steps earlier, for p = 0 ... up to half the length.
+def check_spectrum(values: np.ndarray, *, min_num_peaks: int, min_peak_power: float) -> tuple[float, bool]:
+    """Return the number of peaks of the power spectrum, and whether they are enough.
 
-    Computed as a cross-correlation by FFT, in O(time log time).
+    A peak has a height and a prominence of at least `min_peak_power` times the largest power of its channel. The
+    channels, less their means, are tried in turn until one has enough; otherwise the one with most peaks counts."""
+    most = 0
+    for channel in values:
+        power = np.abs(np.fft.rfft(channel - channel.mean())) ** 2
+        least = min_peak_power * power.max()
+        most = max(most, len(find_peaks(power, height=least, prominence=least)[0]))
+        if most >= min_num_peaks:
+            break
+    return float(most), most >= min_num_peaks
 
-    Args:
-        values: (channels, time), standardised.
-    Returns: (time - time // 2 + 1,), as `check_not_limit_cycle` defines it."""
-    num_channels, num_points = values.shape
-    half = num_points // 2
-    starts = np.arange(num_points - half, -1, -1)
-    size = next_fast_len(num_points + half, real=True)
-    spectrum = np.fft.rfft(values, size) * np.conj(np.fft.rfft(values[:, -half:], size))
-    products = np.fft.irfft(spectrum, size).sum(axis=0)[starts]
-    power = np.concatenate([[0.0], np.cumsum((values**2).sum(axis=0))])
-    energies = power[starts + half] - power[starts]
-    squares = (energies[0] + energies - 2 * products) / (2 * num_channels * half)
-    return np.sqrt(np.maximum(squares, 0.0))
+
+def check_stationary(values: np.ndarray, *, max_unit_root_p: float) -> tuple[float, bool]:
+    """Return the p-value of a unit root where stationarity is rejected, and whether it is small enough.
+
+    A channel fails only if KPSS rejects a constant level (p < `max_unit_root_p`) and ADF does not reject a unit root
+    (p >= `max_unit_root_p`). Channels are tried in turn until one fails; the largest ADF p-value counts, 0 where KPSS
+    rejects no channel. A channel that does not move has no level to return to: 1."""
+    largest = 0.0
+    for channel in values:
+        if np.ptp(channel) == 0:
+            return 1.0, False
+        if kpss_p_value(channel) < max_unit_root_p:
+            largest = max(largest, adf_p_value(channel))
+        if largest >= max_unit_root_p:
+            break
+    return largest, largest < max_unit_root_p
+
+
+def check_chaotic(
+    values: np.ndarray, *, min_growth_correlation: float, min_diffusing_share: float, rng: np.random.Generator
+) -> tuple[float, bool]:
+    """Return the share of walks of the 0-1 test that diffuse, and whether it is enough.
+
+    The channels are tried in turn until one has enough; otherwise the largest share counts. `rng` draws the walks'
+    frequencies, the same for all channels."""
+    frequencies, share = draw_frequencies(rng), 0.0
+    limits = {"min_correlation": min_growth_correlation, "min_share": min_diffusing_share}
+    for channel in values:
+        share = max(share, diffusing_share(channel, frequencies, **limits))
+        if share >= min_diffusing_share:
+            break
+    return share, share >= min_diffusing_share
 
 
 def check_trajectory(
-    values: np.ndarray, channel_std: np.ndarray, *, max_abs: float, thresholds: ValidityConfig
+    values: np.ndarray,
+    channel_std: np.ndarray,
+    *,
+    max_abs: float,
+    thresholds: ValidityConfig,
+    rng: np.random.Generator,
 ) -> Checked:
     """Run the checks on one completed trajectory until one fails.
 
     Args:
         values: (channels, time) as they would be stored.
-        channel_std: (channels,) spread of the known attractor."""
+        channel_std: (channels,) spread of the known attractor.
+        rng: of this trajectory's own; only the 0-1 test draws from it."""
     statistics: dict[str, float] = {}
-    for rejection, name, (statistic, passed) in _checks(values, channel_std, max_abs, thresholds):
-        statistics[name] = statistic
+    for rejection, name, check in _checks(np.ascontiguousarray(values), channel_std, max_abs, thresholds, rng):
+        check_name = rejection.name.lower()
+        if check_name in OPTIONAL_CHECKS and check_name not in thresholds.checks:
+            continue
+        statistics[name], passed = check()
         if not passed:
             return Checked(statistics, rejection)
     return Checked(statistics, None)
 
 
 def _checks(
-    values: np.ndarray, channel_std: np.ndarray, max_abs: float, thresholds: ValidityConfig
-) -> Iterator[tuple[Rejection, str, tuple[float, bool]]]:
-    yield Rejection.INVALID_VALUE, "finite_share", check_finite(values)
-    yield Rejection.TOO_LARGE, "max_abs", check_magnitude(values, max_abs=max_abs)
-    yield Rejection.OUTLIER, "max_z", check_outliers(values, max_z=thresholds.max_z)
-    tail = check_not_fixed_point(values, channel_std, min_tail_spread=thresholds.min_tail_spread)
-    yield Rejection.FIXED_POINT, "tail_spread", tail
-    ratio = check_not_decaying(values, min_tail_ratio=thresholds.min_tail_ratio)
-    yield Rejection.DECAYING, "tail_ratio", ratio
-    growth = check_not_shrinking(values, min_spread_growth=thresholds.min_spread_growth)
-    yield Rejection.SHRINKING, "spread_growth", growth
-    spread = check_channels_vary(values, min_channel_spread=thresholds.min_channel_spread)
-    yield Rejection.CONSTANT_CHANNEL, "channel_spread", spread
-    distance = check_not_limit_cycle(values, min_return_distance=thresholds.min_return_distance)
-    yield Rejection.LIMIT_CYCLE, "return_distance", distance
+    values: np.ndarray, channel_std: np.ndarray, max_abs: float, limits: ValidityConfig, rng: np.random.Generator
+) -> Iterator[tuple[Rejection, str, Callable[[], tuple[float, bool]]]]:
+    yield Rejection.INVALID_VALUE, "finite_share", lambda: check_finite(values)
+    yield Rejection.TOO_LARGE, "max_abs", lambda: check_magnitude(values, max_abs=max_abs)
+    yield Rejection.OUTLIER, "max_z", lambda: check_outliers(values, max_z=limits.max_z)
+    yield (
+        Rejection.FIXED_POINT,
+        "tail_spread",
+        lambda: check_not_fixed_point(values, channel_std, min_tail_spread=limits.min_tail_spread),
+    )
+    yield (
+        Rejection.DECAYING,
+        "tail_ratio",
+        lambda: check_not_decaying(values, min_tail_ratio=limits.min_tail_ratio),
+    )
+    yield (
+        Rejection.SHRINKING,
+        "spread_growth",
+        lambda: check_not_shrinking(values, min_spread_growth=limits.min_spread_growth),
+    )
+    yield (
+        Rejection.CONSTANT_CHANNEL,
+        "channel_spread",
+        lambda: check_channels_vary(values, min_channel_spread=limits.min_channel_spread),
+    )
+    yield Rejection.LINEAR, "line_share", lambda: check_not_linear(values, max_line_share=limits.max_line_share)
+    yield (
+        Rejection.LIMIT_CYCLE,
+        "return_distance",
+        lambda: check_not_limit_cycle(values, min_return_distance=limits.min_return_distance),
+    )
+    yield (
+        Rejection.FEW_PEAKS,
+        "num_peaks",
+        lambda: check_spectrum(values, min_num_peaks=limits.min_num_peaks, min_peak_power=limits.min_peak_power),
+    )
+    yield (
+        Rejection.NOT_STATIONARY,
+        "unit_root_p",
+        lambda: check_stationary(values, max_unit_root_p=limits.max_unit_root_p),
+    )
+    yield (
+        Rejection.REGULAR,
+        "diffusing_share",
+        lambda: check_chaotic(
+            values,
+            min_growth_correlation=limits.min_growth_correlation,
+            min_diffusing_share=limits.min_diffusing_share,
+            rng=rng,
+        ),
+    )
 
 
 def _standardise(values: np.ndarray) -> np.ndarray:
@@ -178,16 +260,3 @@ def _standardise(values: np.ndarray) -> np.ndarray:
 
 def _tail(values: np.ndarray) -> np.ndarray:
     return values[:, -(values.shape[1] // 4) :]
-
-
-def _distance_between_samples(values: np.ndarray, shift: int) -> float:
-    """Return the smallest distance for a real shift less than one step from `shift`."""
-    num_points = values.shape[1]
-    times = np.arange(num_points - num_points // 2, num_points)
-    second_half = values[:, times]
-    spline = CubicSpline(np.arange(num_points), values, axis=1)
-
-    def distance(real_shift: float) -> float:
-        return float(np.sqrt(np.mean((second_half - spline(times - real_shift)) ** 2) / 2))
-
-    return distance(float(np.asarray(fminbound(distance, shift - 1, min(shift + 1, times[0]), xtol=1e-4))))

@@ -1,9 +1,13 @@
-"""Files that are either whole or not there: Arrow shards of trajectories, and text."""
+"""Files that are either whole or not there: Arrow shards of trajectories, and small ones."""
 
 import hashlib
 import json
+import os
+import platform
+import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from hf_tsdyn.data.trajectories import FEATURES
+
+# Without dots or wildcards, as a part of a file's name.
+_HOST = re.sub(r"\W", "_", platform.node())
 
 
 @dataclass(frozen=True)
@@ -28,11 +35,11 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False, indent=indent)
 
 
-def write_text(file: Path, text: str, *, scratch_folder: Path) -> None:
-    """Write a text file that is either whole or not there, by way of a folder on the same disk."""
-    scratch = _scratch_file(file, scratch_folder)
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(file)
+def write_bytes(file: Path, content: bytes, *, scratch_folder: Path) -> None:
+    """Write a small file that is either whole or not there, by way of a folder on the same disk."""
+    with _scratch_file(file, scratch_folder) as scratch:
+        scratch.write_bytes(content)
+        scratch.replace(file)
 
 
 def write_shard(file: Path, batches: Iterable[Sequence[dict[str, Any]]], *, scratch_folder: Path) -> WrittenFile:
@@ -42,21 +49,40 @@ def write_shard(file: Path, batches: Iterable[Sequence[dict[str, Any]]], *, scra
         batches: rows with the columns of FEATURES, `target` as (channels, time) float32; each becomes a record
             batch, empty ones are left out.
         scratch_folder: where the file grows, on the same disk."""
-    scratch = _scratch_file(file, scratch_folder)
     num_rows = 0
-    with scratch.open("wb") as sink, pa.ipc.new_stream(sink, FEATURES.arrow_schema) as stream:
-        for rows in batches:
-            if rows:
-                stream.write_batch(record_batch(rows))
-                num_rows += len(rows)
-    written = WrittenFile(num_rows, scratch.stat().st_size, hash_file(scratch))
-    scratch.replace(file)
+    with _scratch_file(file, scratch_folder) as scratch:
+        with scratch.open("wb") as sink, pa.ipc.new_stream(sink, FEATURES.arrow_schema) as stream:
+            for rows in batches:
+                if rows:
+                    stream.write_batch(record_batch(rows))
+                    num_rows += len(rows)
+        written = WrittenFile(num_rows, scratch.stat().st_size, hash_file(scratch))
+        scratch.replace(file)
     return written
 
 
-def _scratch_file(file: Path, scratch_folder: Path) -> Path:
-    # A worker that outlives its killed parent may still be writing the same shard.
-    return scratch_folder / f"{file.name}.{uuid.uuid4().hex}"
+def remove_abandoned(scratch_folder: Path) -> None:
+    """Remove what processes of this machine were writing when they were killed."""
+    for scratch in scratch_folder.glob(f"*.{_HOST}.*.*"):
+        process = int(scratch.name.split(".")[-2])
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            scratch.unlink(missing_ok=True)
+        except PermissionError:
+            continue
+
+
+@contextmanager
+def _scratch_file(file: Path, scratch_folder: Path) -> Iterator[Path]:
+    # A worker that outlives its killed parent, or another run, may be writing the same file.
+    scratch = scratch_folder / f"{file.name}.{_HOST}.{os.getpid()}.{uuid.uuid4().hex}"
+    try:
+        yield scratch
+    except BaseException:
+        # On a full disk, half a shard would take the room that finishing needs.
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def record_batch(rows: Sequence[dict[str, Any]]) -> pa.RecordBatch:

@@ -195,10 +195,11 @@ def _split_frame(
             f"df must have the columns {id_column!r}, {timestamp_column!r} and {targets}, found no {missing} among "
             f"{list(df.columns)}; name your columns with id_column, timestamp_column and target."
         )
-    if df.empty or df[id_column].isna().any() or df[timestamp_column].isna().any():
+    num_missing = [len(df) - int(df[name].count()) for name in (id_column, timestamp_column)]
+    if df.empty or any(num_missing):
         raise ValueError(
             f"df must hold at least one row, and every row an id and a time, found {len(df)} rows with "
-            f"{int(df[id_column].isna().sum())} ids and {int(df[timestamp_column].isna().sum())} times missing."
+            f"{num_missing[0]} ids and {num_missing[1]} times missing."
         )
     times = df[timestamp_column]
     if not (pd.api.types.is_datetime64_any_dtype(times) or pd.api.types.is_numeric_dtype(times)):

@@ -60,9 +60,9 @@ class WindowTrainer(Trainer):
         totals = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         for batch in dataloader:
             inputs = self._prepare_inputs(batch)
-            loss, _, _ = self.prediction_step(model, inputs, prediction_loss_only=True)
+            loss = cast(torch.Tensor, self.prediction_step(model, inputs, prediction_loss_only=True)[0])
             size = len(inputs["past_values"])
-            totals += torch.tensor([float(loss) * size, size], dtype=torch.float64, device=totals.device)
+            totals += torch.stack([loss.double() * size, torch.full_like(loss, size, dtype=torch.float64)])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         total, count = self.accelerator.reduce(totals).tolist()  # pyright: ignore[reportAttributeAccessIssue]
         metrics = {f"{metric_key_prefix}_loss": total / count}

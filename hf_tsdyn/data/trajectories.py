@@ -154,7 +154,7 @@ class TrajectoryDataset:
 def load_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Load the manifest of a dataset folder.
 
-    Raises: FileNotFoundError without a folder or a manifest; ValueError on another format version."""
+    Raises: FileNotFoundError without a folder or a manifest; ValueError on a damaged one, or another format version."""
     folder = Path(path)
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -167,7 +167,17 @@ def load_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"a finished dataset folder must hold manifest.json, found none in {str(folder)!r}; "
             "if its generation was interrupted, run the same command again to finish it."
         )
-    manifest = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{file} must be whole, found {file.stat().st_size} bytes that are not JSON ({error}): it was cut short "
+            "or changed; copy it again, or run the same generation command again, which writes it anew."
+        ) from error
+    if not isinstance(manifest, dict):
+        raise ValueError(
+            f"{file} must hold a JSON object, found {manifest!r}; copy it again, or run the same generation command."
+        )
     if manifest.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{file} must have format_version {FORMAT_VERSION}, found {manifest.get('format_version')!r}; "

@@ -1,5 +1,6 @@
 """Candidates: functions of the settings and the item alone."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -72,3 +73,30 @@ def test_a_failed_integration_is_rejected_by_its_status():
     config = GenerationConfig(output="unused", integration=IntegrationConfig(num_points=128, max_steps=10))
     (rejected,) = generate_candidates(config, [PlanItem("Lorenz", 0, 0)]).rejected
     assert rejected == {"item_id": "Lorenz-p000-i00", "system": "Lorenz", "reason": "too_many_steps", "checks": {}}
+
+
+def test_mixed_numbers_of_periods_are_drawn_per_item():
+    config = GenerationConfig(
+        output="unused", integration=IntegrationConfig(num_points=256, num_periods=[10.0, 30.0], transient_periods=2)
+    )
+    rows = generate_candidates(config, [PlanItem("Lorenz", 0, i) for i in range(4)]).rows
+    num_periods = [row["dt"] * 256 / row["period"] for row in rows]
+    assert len(set(num_periods)) == len(rows) >= 2
+    assert all(10 <= number <= 30 for number in num_periods)
+
+
+def test_observation_noise_is_recorded_and_leaves_the_trajectory_alone():
+    clean = GenerationConfig(output="unused", integration=IntegrationConfig(num_points=256, num_periods=10))
+    noisy = replace(clean, perturbation=replace(clean.perturbation, observation_noise=0.05))
+    items = [PlanItem("Lorenz", 0, 0), PlanItem("Lorenz", 0, 1)]
+    pairs = list(zip(*(generate_candidates(config, items).rows for config in (clean, noisy)), strict=True))
+    assert pairs
+    noises = [noisy_row["target"] - clean_row["target"] for clean_row, noisy_row in pairs]
+    for (clean_row, noisy_row), noise in zip(pairs, noises, strict=True):
+        np.testing.assert_allclose(noise.std(axis=1), 0.05 * clean_row["target"].std(axis=1), rtol=0.2)
+        assert json.loads(noisy_row["generation"])["observation_noise"] == 0.05
+        np.testing.assert_array_equal(noisy_row["initial_condition"], clean_row["initial_condition"])
+        assert noisy_row["checks"] == clean_row["checks"]
+    assert len({noise.tobytes() for noise in noises}) == len(noises)
+    (alone,) = generate_candidates(noisy, items[1:]).rows
+    np.testing.assert_array_equal(alone["target"], pairs[-1][1]["target"])

@@ -1,11 +1,13 @@
 """Settings: strict, from YAML and dotted options, with rules that say what to do."""
 
+import json
 from argparse import ArgumentError
 from pathlib import Path
 
 import pytest
 
-from data_generation.config import GenerationConfig, data_settings, load_config
+from data_generation.config import GenerationConfig, data_settings
+from data_generation.config_loading import config_from_settings, load_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "data_generation" / "configs").glob("*.yaml"))
 
@@ -43,6 +45,9 @@ def test_options_override_the_file(tmp_path: Path):
         (["--systems", "[Lorenz, Lorenz]"], r"each system once, found \['Lorenz'\]"),
         (["--systems", "[]"], "at least one system"),
         (["--jobs", "0"], "jobs must be at least 1, or -1, found 0"),
+        (["--shard", "4/4"], r'shard must be "i/n" with i from 0 to n - 1, found \'4/4\''),
+        (["--shard", "1"], r'shard must be "i/n"'),
+        (["--shard=-1/4"], r'shard must be "i/n"'),
         (["--seed", "-1"], "seed must not be negative, found -1"),
         (["--rows_per_shard", "0"], "rows_per_shard must be at least 1, found 0"),
         (["--perturbation.sign_match", "1.5"], "sign_match must be a probability, found 1.5"),
@@ -74,8 +79,20 @@ def test_the_command_exits_on_a_wrong_setting(capsys: pytest.CaptureFixture[str]
 def test_data_settings_leave_out_how_the_run_is_made():
     one = load("--jobs", "1", "--systems", "[Rossler, Lorenz]")
     other = load_config(
-        ["--output", "elsewhere", "--jobs", "2", "--backend", "threading", "--systems", "[Lorenz, Rossler]"],
+        [
+            *("--output", "elsewhere", "--jobs", "2", "--backend", "threading", "--systems", "[Lorenz, Rossler]"),
+            *("--shard", "0/2", "--dry-run", "--push-to-hub", "name/chaos"),
+        ],
         exit_on_error=False,
     )
+    assert (other.shard, other.dry_run, other.push_to_hub) == ("0/2", True, "name/chaos")
     assert data_settings(one) == data_settings(other)
     assert data_settings(one) != data_settings(load("--seed", "1", "--systems", "[Rossler, Lorenz]"))
+
+
+def test_settings_come_back_from_a_manifest():
+    config = load("--systems", "[Rossler, Lorenz]", "--integration.rtol", "1e-9")
+    stored = json.loads(json.dumps(data_settings(config)))
+    assert data_settings(config_from_settings(stored, output="there")) == data_settings(config)
+    with pytest.raises(ValueError, match=r"settings must be those of this version.*sede"):
+        config_from_settings({**stored, "sede": 1}, output="there")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_generation.folder import DatasetFolder, ShardRecord, build_manifest
+from data_generation.folder import DamagedManifest, DatasetFolder, ShardRecord, build_manifest
 from data_generation.plan import Shard
 from data_generation.writer import hash_file
 
@@ -49,7 +49,7 @@ def test_a_record_counts_only_while_its_shard_is_unchanged(tmp_path: Path):
     assert folder.load_record(SHARD) is None
     (folder.path / record.file).unlink()
     assert folder.load_record(SHARD) is None
-    with pytest.raises(ValueError, match=r"found \['test-00000'\] gone or changed"):
+    with pytest.raises(FileNotFoundError, match=r"found \['test-00000'\] gone or changed"):
         folder.load_records([SHARD])
 
 
@@ -63,15 +63,32 @@ def test_finishing_leaves_the_manifest_and_no_progress(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda file: file.unlink(), lambda file: file.write_bytes(b"ro")], ids=["gone", "cut"]
+    "damage",
+    [lambda file: file.unlink(), lambda file: file.write_bytes(b"ro"), lambda file: file.write_bytes(b"rowt")],
+    ids=["gone", "cut", "changed"],
 )
 def test_a_manifest_without_its_shards_does_not_count(tmp_path: Path, damage):
     folder = begin(tmp_path)
     record = finish_shard(folder)
-    folder.finish(build_manifest(SETTINGS, [record]))
+    manifest = build_manifest(SETTINGS, [record])
+    folder.finish(manifest)
+    (tmp_path / "README.md").touch()
+    assert folder.holds_all_of(manifest)
     damage(tmp_path / record.file)
-    assert folder.load_manifest() is None
-    begin(tmp_path)
+    assert not folder.holds_all_of(manifest)
+
+
+@pytest.mark.parametrize("content", ['{"config": ', "[]", "{}", ""], ids=["cut", "a list", "no fields", "empty"])
+def test_a_manifest_that_is_not_whole_is_named(tmp_path: Path, content: str):
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(DamagedManifest, match=r"manifest\.json must be a whole manifest.* run the generation command"):
+        DatasetFolder(tmp_path, SETTINGS).load_manifest()
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="output must be a folder, found a file at"):
+        DatasetFolder(tmp_path / "file", SETTINGS).load_manifest()
 
 
 @pytest.mark.parametrize(

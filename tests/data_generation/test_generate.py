@@ -1,11 +1,15 @@
 """Generation end to end: the same bytes however it runs, nothing lost or overwritten, read by every reader."""
 
+import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -17,18 +21,14 @@ import pytest
 import yaml
 from datasets import Dataset, load_dataset
 
-from data_generation.__main__ import summary
-from data_generation.config import (
-    CandidatesConfig,
-    GenerationConfig,
-    IntegrationConfig,
-    SplitsConfig,
-    ValidityConfig,
-    load_config,
-)
-from data_generation.generate import generate_dataset
+from data_generation import generate
+from data_generation.__main__ import outcome_text, summary
+from data_generation.config import CandidatesConfig, GenerationConfig, IntegrationConfig, SplitsConfig, ValidityConfig
+from data_generation.config_loading import load_config
+from data_generation.folder import DatasetFolder, ShardRecord
+from data_generation.generate import generate_dataset, generate_shard
 from data_generation.integration import integrate
-from data_generation.plan import plan_shards
+from data_generation.plan import Shard, plan_shards
 from data_generation.systems import load_system, observe
 from hf_tsdyn.data.trajectories import TrajectoryDataset
 
@@ -82,7 +82,9 @@ def manifest(dataset: Path) -> dict:
 
 def test_the_folder_holds_card_manifest_rejections_and_shards(dataset: Path, manifest: dict):
     shards = [f"data/{shard.name}.arrow" for shard in plan_shards(config_for(dataset))]
-    assert sorted(files_of(dataset)) == sorted(["README.md", "manifest.json", "rejected.jsonl", *shards])
+    assert sorted(files_of(dataset)) == sorted(
+        ["README.md", "attractors.png", "manifest.json", "rejected.jsonl", *shards]
+    )
     assert [shard["file"] for shard in manifest["shards"]] == shards
 
 
@@ -125,12 +127,10 @@ def test_a_row_is_reproduced_by_its_own_columns(dataset: Path, tmp_path: Path):
         assert json.loads(row["checks"])["finite_share"] == 1.0
 
 
-def test_a_lyapunov_time_is_given_at_default_parameters_alone(dataset: Path):
+def test_parameters_are_the_defaults_at_index_zero_alone(dataset: Path):
     for trajectory in TrajectoryDataset(dataset, "test"):
-        system = load_system(trajectory.system)
         is_default = "-p000-" in trajectory.item_id
-        assert (trajectory.parameters == system.parameters) == is_default
-        assert trajectory.lyapunov_time == (system.lyapunov_time if is_default else None)
+        assert (trajectory.parameters == load_system(trajectory.system).parameters) == is_default
 
 
 def test_splits_hold_different_systems(dataset: Path):
@@ -198,8 +198,139 @@ def test_finished_shards_are_kept_and_damaged_ones_written_again(dataset: Path, 
     generate_dataset(config)
     assert files_of(folder) == files_of(dataset)
     times = [file.stat().st_mtime_ns for file in (damaged, kept)]
-    assert generate_dataset(config)[1]
+    assert generate_dataset(config).was_complete
     assert times == [file.stat().st_mtime_ns for file in (damaged, kept)]
+
+
+def damage_shard(folder: Path) -> None:
+    file = folder / "data" / "train-00001.arrow"
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+
+
+def cut_manifest(folder: Path) -> None:
+    file = folder / "manifest.json"
+    file.write_bytes(file.read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    ("damage", "num_made"),
+    [
+        (damage_shard, 1),
+        (cut_manifest, 0),
+        (lambda folder: (folder / "README.md").unlink(), 0),
+    ],
+    ids=["one bit", "manifest", "card"],
+)
+def test_a_damaged_dataset_is_mended_from_what_is_whole(
+    dataset: Path, tmp_path: Path, damage: Callable[[Path], None], num_made: int, monkeypatch: pytest.MonkeyPatch
+):
+    config = config_for(tmp_path / "copy")
+    folder = Path(config.output)
+    shutil.copytree(dataset, folder)
+    damage(folder)
+    made = record_made_shards(monkeypatch)
+    assert not generate_dataset(config).was_complete
+    assert len(made) == num_made
+    assert files_of(folder) == files_of(dataset)
+
+
+def test_without_its_rejections_a_shard_is_made_again(
+    dataset: Path, manifest: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = config_for(tmp_path / "copy")
+    folder = Path(config.output)
+    shutil.copytree(dataset, folder)
+    damage_shard(folder)
+    (folder / "rejected.jsonl").unlink()
+    made = record_made_shards(monkeypatch)
+    generate_dataset(config)
+    num_rows = {Path(entry["file"]).stem: entry["num_rows"] for entry in manifest["shards"]}
+    incomplete = {shard.name for shard in plan_shards(config) if num_rows[shard.name] < len(shard.items)}
+    assert set(made) == incomplete | {"train-00001"}
+    assert files_of(folder) == files_of(dataset)
+
+
+def record_made_shards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    made: list[str] = []
+
+    def recorded(config: GenerationConfig, shard: Shard, folder: DatasetFolder) -> ShardRecord:
+        made.append(shard.name)
+        return generate_shard(config, shard, folder)
+
+    monkeypatch.setattr(generate, "generate_shard", recorded)
+    return made
+
+
+@pytest.mark.parametrize("option", ["--seed", "--perturbation.parameter_scale"])
+def test_a_cut_manifest_never_lets_other_settings_in(dataset: Path, tmp_path: Path, option: str):
+    folder = tmp_path / "copy"
+    shutil.copytree(dataset, folder)
+    cut_manifest(folder)
+    before = files_of(folder)
+    with pytest.raises(ValueError, match=r"manifest\.json must be .* do not belong to these settings"):
+        generate_dataset(config_for(folder, option, "7"))
+    assert files_of(folder) == before
+
+
+def test_shares_of_an_array_add_up_to_the_same_bytes(dataset: Path, tmp_path: Path):
+    config = config_for(tmp_path / "array")
+    num_shards = len(plan_shards(config))
+    for index in (2, 0):
+        outcome = generate_dataset(replace(config, shard=f"{index}/3"))
+        assert outcome.manifest is None
+        num_shards -= len(plan_shards(config)[index::3])
+        assert outcome.num_missing == num_shards
+        assert "the command without --shard" in outcome_text(outcome, replace(config, shard=f"{index}/3"))
+    assert generate_dataset(replace(config, shard="1/3")).manifest is not None
+    assert files_of(Path(config.output)) == files_of(dataset)
+    assert generate_dataset(replace(config, shard="0/3")).was_complete
+
+
+def test_runs_that_share_a_folder_do_not_disturb_one_another(dataset: Path, tmp_path: Path):
+    config = config_for(tmp_path / "shared")
+    configs = [replace(config, shard=f"{index}/2") for index in range(2)] + [config, config]
+    with ThreadPoolExecutor(len(configs)) as pool:
+        outcomes = list(pool.map(generate_dataset, configs))
+    assert all(outcome.manifest is not None for outcome in outcomes[2:])
+    generate_dataset(config)
+    assert files_of(Path(config.output)) == files_of(dataset)
+
+
+@pytest.mark.parametrize("shard", [None, "0/1"])
+def test_a_run_that_is_overtaken_reports_the_finished_dataset(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: str | None
+):
+    config = config_for(tmp_path / "overtaken")
+
+    def overtaken(*arguments: Any, **options: Any) -> None:
+        monkeypatch.undo()
+        generate_dataset(config)
+
+    monkeypatch.setattr(generate, "_generate_missing", overtaken)
+    assert generate_dataset(replace(config, shard=shard)).manifest is not None
+    assert files_of(Path(config.output)) == files_of(dataset)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_two_workers_of_a_cluster_give_the_same_bytes(dataset: Path, tmp_path: Path, backend: str, package: str):
+    # A process of its own: these packages warn, and leave threads behind.
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed: pip install 'hf_tsdyn[cluster]'")
+    config = config_for(tmp_path / backend)
+    command = ["--config", f"{config.output}.yaml", "--output", config.output, "--backend", backend, "--jobs", "2"]
+    subprocess.run([sys.executable, "-m", "data_generation", *command], cwd=ROOT, check=True, timeout=300)
+    assert files_of(Path(config.output)) == files_of(dataset)
+
+
+@pytest.mark.parametrize(("backend", "module"), [("dask", "dask.distributed"), ("ray", "ray")])
+def test_a_missing_cluster_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, module: str):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'hf_tsdyn\[cluster\]'"):
+        generate_dataset(config_for(tmp_path / "new", "--backend", backend))
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("option", ["--seed", "--integration.num_points"])
@@ -227,7 +358,8 @@ def test_a_shard_or_a_split_without_rows_does_not_break_readers(tmp_path: Path):
         splits=SplitsConfig(CandidatesConfig(0), CandidatesConfig(1), CandidatesConfig(1)),
         rows_per_shard=1,
     )
-    manifest, _ = generate_dataset(config)
+    manifest = generate_dataset(config).manifest
+    assert manifest is not None
     num_rows = {shard["file"]: shard["num_rows"] for shard in manifest["shards"]}
     assert num_rows == {"data/validation-00000.arrow": 0, "data/test-00000.arrow": 1, "data/test-00001.arrow": 0}
     assert {split: len(rows) for split, rows in loaded_rows(Path(config.output), tmp_path / "cache").items()} == {

@@ -10,7 +10,7 @@ import pytest
 
 from data_generation.dormand_prince import LANES
 from data_generation.expressions import trace
-from data_generation.kernels import load_kernel
+from data_generation.kernels import emit, kernel_name, load_kernel
 from data_generation.systems import load_system, system_names
 
 
@@ -50,7 +50,18 @@ def test_kernel_of_every_system_equals_numpy_evaluation(name):
 def test_every_operation_agrees_with_numpy_on_special_values():
     def function(x, t, p):
         a, b = x
-        smooth = [np.sin(a), np.cos(a), np.tanh(a), np.exp(a), np.sinh(a), np.cosh(a), np.sqrt(a), a**b, a / b]
+        smooth = [
+            np.sin(a),
+            np.cos(a),
+            np.tanh(a),
+            np.exp(a),
+            np.log(a),
+            np.sinh(a),
+            np.cosh(a),
+            np.sqrt(a),
+            a**b,
+            a / b,
+        ]
         smooth += [(-2.0) ** b, a - float("inf"), b - -3.0]
         return [*smooth, -a, np.abs(a), np.sign(a), np.heaviside(a, 0.5), np.maximum(a, b), min(a, b), t + a * b]
 
@@ -90,3 +101,12 @@ def test_processes_that_race_share_one_compiled_kernel(tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
     late = subprocess.run([sys.executable, "-c", program], check=True, **settings)
     assert late.stdout.strip() == "1"
+
+
+def test_file_with_other_content_is_not_run_but_written_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TSDYN_CACHE", str(tmp_path))
+    field = trace(lambda x, t, p: [x[0] * 3.25 + 1], 1, {})
+    (tmp_path / f"{kernel_name(emit(field))}.py").write_text("raise SystemExit('not the emitted source')")
+    found = run_kernel(field, np.full((1, LANES), 2.0), np.zeros(LANES), np.empty((LANES, 0)))
+    np.testing.assert_array_equal(found, np.full((1, LANES), 7.5))
+    assert [path.read_text() for path in tmp_path.glob("*.py")] == [emit(field)]

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from data_generation.config import IntegrationConfig, PerturbationConfig
 from data_generation.perturbation import (
     ParameterDraw,
+    add_observation_noise,
+    draw_num_periods,
     draw_parameters,
     perturb_initial_condition,
     perturb_parameters,
@@ -72,3 +75,30 @@ def test_initial_conditions_spread_with_the_attractor():
     np.testing.assert_allclose(points.mean(axis=0), centre, atol=0.025 * std.max())
     np.testing.assert_allclose(points.std(axis=0), 0.5 * std, rtol=0.05)
     np.testing.assert_array_equal(perturb_initial_condition(centre, std, scale=0.0, rng=rng), centre)
+
+
+def test_the_number_of_periods_is_fixed_or_drawn_between_two():
+    rng = np.random.default_rng(0)
+    assert draw_num_periods(40.0, rng=rng) == 40.0
+    drawn = np.array([draw_num_periods([25.0, 100.0], rng=rng) for _ in range(2000)])
+    assert 25 <= drawn.min() < 27
+    assert 98 < drawn.max() <= 100
+    assert drawn.mean() == pytest.approx(62.5, abs=5 * 75 / np.sqrt(12 * 2000))
+
+
+def test_observation_noise_is_relative_to_each_channel():
+    values = np.random.default_rng(1).normal(size=(2, 20_000)) * [[1.0], [100.0]]
+    noise = add_observation_noise(values, scale=0.1, rng=np.random.default_rng(0)) - values
+    np.testing.assert_allclose(noise.std(axis=1), 0.1 * values.std(axis=1), rtol=0.03)
+    assert add_observation_noise(values, scale=0.0, rng=np.random.default_rng(0)) is values
+
+
+@pytest.mark.parametrize("num_periods", [0.0, [10.0], [20.0, 10.0], [0.0, 10.0], [1.0, 2.0, 3.0], float("inf")])
+def test_a_wrong_number_of_periods_is_refused(num_periods):
+    with pytest.raises(ValueError, match=r"num_periods must be positive and finite, or \[low, high\]"):
+        IntegrationConfig(num_periods=num_periods)
+
+
+def test_negative_noise_is_refused():
+    with pytest.raises(ValueError, match=r"observation_noise must be finite and not negative, found -0\.1"):
+        PerturbationConfig(observation_noise=-0.1)

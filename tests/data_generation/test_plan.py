@@ -6,8 +6,9 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from data_generation.config import CandidatesConfig, GenerationConfig, SplitsConfig
-from data_generation.plan import PlanItem, Shard, item_generator, plan_items, plan_shards
+from data_generation.config import CandidatesConfig, GenerationConfig, SkewProductConfig, SplitsConfig
+from data_generation.plan import PlanItem, Shard, draw_pairs, item_generator, plan_items, plan_shards
+from data_generation.systems import load_system, parents_of, split_of
 
 
 @pytest.fixture
@@ -95,3 +96,72 @@ def test_neighbouring_indices_are_uncorrelated():
     )
     correlations = np.asarray(np.corrcoef(draws))[np.triu_indices(64, k=1)]
     assert abs(correlations.mean()) < 5 / np.sqrt(len(correlations) * 64)
+
+
+def test_an_item_has_a_key_of_its_own_for_every_kind_of_draw():
+    item = PlanItem("Lorenz", 0, 0)
+    keys = [item.parameter_key, item.spawn_key, item.num_periods_key, item.noise_key]
+    assert len({item_generator(0, key).random() for key in keys}) == len(keys)
+
+
+def pairs_config(num_pairs: int, **settings) -> GenerationConfig:
+    counts = CandidatesConfig(num_pairs=num_pairs)
+    return GenerationConfig(
+        output="unused", systems=[], splits=SplitsConfig(counts, counts, counts),
+        skew_products=SkewProductConfig(**settings),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_random_pairs_stay_within_their_split_and_time_scale(split: str):
+    config = pairs_config(10, max_period_ratio=3.0)
+    pairs = draw_pairs(config, split)
+    assert len(set(pairs)) == 10
+    assert {item.system for item in plan_items(config, split)} == set(pairs)
+    for pair in pairs:
+        parents = parents_of(pair)
+        assert parents is not None
+        assert {split_of(name) for name in (pair, *parents)} == {split}
+        periods = [load_system(name).period for name in parents]
+        assert max(periods) <= 3 * min(periods)
+
+
+def test_more_pairs_keep_the_first_ones():
+    few, many = (draw_pairs(pairs_config(number), "validation") for number in (3, 9))
+    assert many[:3] == few
+    assert draw_pairs(replace(pairs_config(9), seed=1), "validation") != many
+
+
+def test_more_pairs_than_there_are_is_refused():
+    config = pairs_config(3, parents=["SprottB", "SprottC", "Lorenz"], max_period_ratio=1e9)
+    with pytest.raises(ValueError, match=r"train.num_pairs .*found 3 of 2"):
+        draw_pairs(config, "train")
+
+
+@pytest.mark.parametrize("name", ["Lorenz", "Lorenz->SprottB", "SprottB->Chen"])
+def test_a_held_out_system_asked_for_in_train_is_refused(name: str):
+    config = GenerationConfig(output="unused", splits=SplitsConfig(train=CandidatesConfig(systems=["SprottC", name])))
+    with pytest.raises(ValueError, match=rf"splits.train.systems must belong to train, found .*{name}"):
+        plan_shards(config)
+
+
+def test_a_split_can_list_its_own_systems(config: GenerationConfig):
+    splits = replace(config.splits, train=CandidatesConfig(1, systems=["SprottD->SprottE", "SprottF"]))
+    chosen = replace(config, splits=splits)
+    assert [item.system for item in plan_items(chosen, "train")] == ["SprottD->SprottE", "SprottF"]
+    assert plan_items(chosen, "test") == plan_items(config, "test")
+
+
+def test_named_pairs_go_to_the_split_of_their_held_out_parent():
+    config = GenerationConfig(output="unused", systems=["SprottB->Lorenz", "Chen->SprottB", "SprottC->SprottB"])
+    systems = {split: {item.system for item in plan_items(config, split)} for split in ("train", "validation", "test")}
+    assert systems == {"train": {"SprottC->SprottB"}, "validation": {"Chen->SprottB"}, "test": {"SprottB->Lorenz"}}
+
+
+def test_a_coupling_that_is_not_whole_is_refused_in_the_plan():
+    config = GenerationConfig(
+        output="unused", systems=["SprottC->SprottB"],
+        skew_products=SkewProductConfig(couplings={"SprottC->SprottB": {"kind": "additive"}}),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"a coupling must have the fields .*missing"):
+        plan_shards(config)

@@ -10,8 +10,10 @@ from data_generation.systems import (
     NOT_CLEARLY_CHAOTIC,
     TEST_SYSTEMS,
     VALIDATION_SYSTEMS,
+    flatten_parameters,
     load_system,
     observe,
+    parents_of,
     split_of,
     system_names,
     unflatten_parameters,
@@ -107,6 +109,34 @@ def test_observation_of_angles_is_bounded_and_keeps_leading_shape():
 def test_observation_without_a_map_is_the_state():
     states = np.ones((5, 3))
     assert observe(load_system("Lorenz"), states, load_system("Lorenz").parameter_vector) is states
+
+
+def test_channels_have_a_spread_each():
+    for name in ("Lorenz", "DoublePendulum"):
+        np.testing.assert_array_equal(load_system(name).channel_std, load_system(name).state_std)
+
+
+@pytest.mark.parametrize("name", ["Lorenz", "BeerRNN"])
+def test_flatten_takes_parameters_by_name_in_any_order(name):
+    system = load_system(name)
+    shuffled = dict(reversed(system.parameters.items()))
+    np.testing.assert_array_equal(flatten_parameters(system, shuffled), system.parameter_vector)
+    with pytest.raises(ValueError, match=rf"{name} has the parameters .*found \['strange'\]"):
+        flatten_parameters(system, {"strange": 1.0})
+
+
+def test_a_skew_product_is_held_out_when_either_parent_is():
+    assert split_of("SprottB->SprottC") == "train"
+    assert split_of("SprottB->Chen") == split_of("Chen->SprottB") == "validation"
+    assert split_of("Chen->Lorenz") == split_of("Lorenz->SprottB") == "test"
+    assert parents_of("Chen->Lorenz") == ("Chen", "Lorenz")
+    assert parents_of("Lorenz") is None
+
+
+@pytest.mark.parametrize("name", ["SprottB->SprottC->SprottD", "->SprottB", "SprottB->", "SprottB->Sprot"])
+def test_a_malformed_pair_is_refused(name):
+    with pytest.raises(ValueError, match="found"):
+        split_of(name)
 
 
 @pytest.mark.slow

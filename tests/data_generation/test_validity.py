@@ -1,25 +1,31 @@
 """Validity checks: closed-form signals are rejected for the right reason, chaos passes."""
 
 import json
+from argparse import ArgumentError
 
 import numpy as np
 import pytest
 
-from data_generation.config import ValidityConfig
+from data_generation.config import OPTIONAL_CHECKS, ValidityConfig
+from data_generation.config_loading import load_config
 from data_generation.integration import integrate
 from data_generation.systems import load_system
 from data_generation.validity import (
+    Checked,
     Rejection,
     check_channels_vary,
+    check_chaotic,
     check_finite,
     check_magnitude,
     check_not_decaying,
     check_not_fixed_point,
     check_not_limit_cycle,
+    check_not_linear,
     check_not_shrinking,
     check_outliers,
+    check_spectrum,
+    check_stationary,
     check_trajectory,
-    return_distances,
 )
 
 NUM_POINTS = 2048
@@ -31,19 +37,19 @@ def is_limit_cycle(values: np.ndarray) -> bool:
     return not check_not_limit_cycle(values, min_return_distance=THRESHOLDS.min_return_distance)[1]
 
 
-def reason(values: np.ndarray, channel_std: float = 1.0) -> Rejection | None:
-    std = np.full(len(values), channel_std)
-    return check_trajectory(values, std, max_abs=1e4, thresholds=THRESHOLDS).rejection
+def check(values: np.ndarray, channel_std: np.ndarray, thresholds: ValidityConfig = THRESHOLDS) -> Checked:
+    rng = np.random.default_rng(0)
+    return check_trajectory(values, channel_std, max_abs=1e4, thresholds=thresholds, rng=rng)
+
+
+def reason(values: np.ndarray, thresholds: ValidityConfig = THRESHOLDS) -> Rejection | None:
+    return check(values, np.ones(len(values)), thresholds).rejection
 
 
 def periodic(period: float, phase: float = 0.0) -> np.ndarray:
     angle = 2 * np.pi * (TIMES / period + phase)
     spike = np.exp(8 * (np.cos(angle) - 1))
     return np.stack([np.sin(angle), np.cos(angle) * (1 + 0.5 * np.sin(2 * angle)), spike])
-
-
-def standardised(values: np.ndarray) -> np.ndarray:
-    return (values - values.mean(axis=1, keepdims=True)) / values.std(axis=1, keepdims=True)
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +94,11 @@ def test_a_constant_repeats_itself():
 def test_chaos_passes_every_check(chaos: dict[str, np.ndarray], name: str):
     std = load_system(name).state_std
     for values in chaos[name]:
-        checked = check_trajectory(values, std, max_abs=1e4, thresholds=THRESHOLDS)
+        checked = check(values, std)
         assert checked.rejection is None
         assert list(checked.statistics) == [
             "finite_share", "max_abs", "max_z", "tail_spread", "tail_ratio", "spread_growth", "channel_spread",
-            "return_distance",
+            "line_share", "return_distance", "num_peaks", "unit_root_p", "diffusing_share",
         ]  # fmt: skip
         json.dumps(checked.statistics, allow_nan=False)
 
@@ -109,18 +115,6 @@ def test_coarse_sampling_does_not_make_chaos_periodic(chaos: dict[str, np.ndarra
 
 def test_noise_is_not_periodic():
     assert not is_limit_cycle(np.random.default_rng(0).standard_normal((3, NUM_POINTS)))
-
-
-@pytest.mark.parametrize("num_points", [255, 256, 300])
-def test_return_distances_equal_their_definition(num_points: int):
-    values = standardised(np.random.default_rng(0).standard_normal((3, num_points)).cumsum(axis=1))
-    half = num_points // 2
-    later = values[:, num_points - half :]
-    slow = [
-        np.sqrt(np.mean((later - values[:, num_points - half - shift : num_points - shift]) ** 2) / 2)
-        for shift in range(num_points - half + 1)
-    ]
-    np.testing.assert_allclose(return_distances(values), slow, atol=1e-6)
 
 
 def spiral(decay_periods: float) -> np.ndarray:
@@ -201,3 +195,82 @@ def test_every_rejection_says_what_it_means():
     texts = [rejection.value for rejection in Rejection]
     assert all(len(text) > 30 for text in texts)
     assert len(set(texts)) == len(texts)
+
+
+def test_channels_on_one_line_are_linear(chaos: dict[str, np.ndarray]):
+    channel = chaos["Lorenz"][0][0]
+    values = np.stack([channel, 2 - 3 * channel, 1e-3 * channel])
+    assert check_not_linear(values, max_line_share=0.99) == (pytest.approx(1.0), False)
+    assert reason(values) is Rejection.LINEAR
+    assert check_not_linear(values[:1], max_line_share=0.99)[1]
+    assert not check_not_linear(np.ones((3, 64)), max_line_share=0.99)[1]
+    # Two channels of correlation r share (1 + r) / 2.
+    pair = np.array([[1.0, -1.0, 1.0, -1.0, 0.0, 0.0], [1.0, -1.0, 0.0, 0.0, 1.0, -1.0]])
+    assert check_not_linear(pair, max_line_share=0.7) == (pytest.approx(0.75), False)
+
+
+@pytest.mark.parametrize("num_tones", [1, 3, 4, 7])
+def test_peaks_of_the_spectrum_are_counted(num_tones: int):
+    tones = sum(10.0**-i * np.sin(2 * np.pi * 17 * (i + 1) * TIMES / NUM_POINTS) for i in range(num_tones))
+    values = np.stack([5 + tones, np.cos(2 * np.pi * 5 * TIMES / NUM_POINTS)])
+    # A tone 10^-i high has 10^-2i of the power.
+    counted = check_spectrum(values, min_num_peaks=4, min_peak_power=0.5e-6)
+    assert counted == (min(num_tones, 4), num_tones >= 4)
+    assert check_spectrum(np.ones((2, 64)), min_num_peaks=1, min_peak_power=1e-5) == (0.0, False)
+
+
+def test_a_random_walk_is_not_stationary():
+    walk = np.random.default_rng(0).standard_normal((3, NUM_POINTS)).cumsum(axis=1)
+    noise = np.random.default_rng(1).standard_normal((3, NUM_POINTS))
+    assert reason(walk) is Rejection.NOT_STATIONARY
+    assert check_stationary(noise, max_unit_root_p=0.05)[1]
+    assert not check_stationary(np.stack([*noise, walk[0]]), max_unit_root_p=0.05)[1]
+    assert check_stationary(np.ones((2, 64)), max_unit_root_p=0.05) == (1.0, False)
+
+
+def is_chaotic(values: np.ndarray, seed: int = 0) -> bool:
+    rng = np.random.default_rng(seed)
+    return check_chaotic(values, min_growth_correlation=0.2, min_diffusing_share=0.2, rng=rng)[1]
+
+
+def test_one_chaotic_channel_is_enough(chaos: dict[str, np.ndarray]):
+    regular = np.stack([np.sin(2 * np.pi * TIMES / 5.3), np.cos(2 * np.pi * TIMES / 5.3)])
+    assert not is_chaotic(regular)
+    assert is_chaotic(np.stack([*regular, chaos["Lorenz"][0][0]]))
+    assert not is_chaotic(np.ones((2, 64)))
+
+
+@pytest.mark.parametrize("name", OPTIONAL_CHECKS)
+def test_every_optional_check_can_be_left_out(name: str, chaos: dict[str, np.ndarray]):
+    assert Rejection[name.upper()]
+    std = load_system("Lorenz").state_std
+    everything = check(chaos["Lorenz"][0], std).statistics
+    others = ValidityConfig(checks=[check for check in OPTIONAL_CHECKS if check != name])
+    assert len(check(chaos["Lorenz"][0], std, others).statistics) == len(everything) - 1
+    alone = check(chaos["Lorenz"][0], std, ValidityConfig(checks=[name])).statistics
+    assert len(alone) == 1 + len(check(chaos["Lorenz"][0], std, ValidityConfig(checks=[])).statistics)
+    assert alone.items() <= everything.items()
+
+
+@pytest.mark.parametrize(
+    ("bad", "expected"),
+    [(np.nan, Rejection.INVALID_VALUE), (2e4, Rejection.TOO_LARGE), (None, Rejection.CONSTANT_CHANNEL)],
+)
+def test_what_nobody_wants_is_rejected_without_any_check(bad, expected, chaos: dict[str, np.ndarray]):
+    values = chaos["Lorenz"][0].copy()
+    values[1] = 1.0 if bad is None else bad
+    assert reason(values, ValidityConfig(checks=[])) is expected
+    assert reason(np.ones((3, 64)), ValidityConfig(checks=[])) is Rejection.FIXED_POINT
+
+
+@pytest.mark.parametrize(
+    ("checks", "message"),
+    [
+        ("[linear, limit_cycel]", "names of checks only, found 'limit_cycel'; choose among outlier, "),
+        ("[fixed_point]", "names of checks only, found 'fixed_point'"),
+        ("[linear, linear]", r"each check once, found \['linear'\]"),
+    ],
+)
+def test_a_wrong_list_of_checks_is_refused(checks: str, message: str):
+    with pytest.raises(ArgumentError, match=message):
+        load_config(["--output", "unused", "--validity.checks", checks], exit_on_error=False)

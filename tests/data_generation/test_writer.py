@@ -3,6 +3,9 @@
 import datetime
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_generation.writer import record_batch, to_json, write_shard, write_text
+from data_generation.writer import _scratch_file, record_batch, remove_abandoned, to_json, write_bytes, write_shard
 from hf_tsdyn.data.trajectories import FEATURES
 
 
@@ -81,6 +84,21 @@ def test_a_shard_that_fails_leaves_no_file(rows: list[dict[str, Any]], tmp_path:
     with pytest.raises(ArithmeticError):
         write_shard(file, batches(), scratch_folder=scratch)
     assert not file.exists()
+    assert not list(scratch.iterdir())
+
+
+def test_what_a_killed_process_was_writing_is_removed_and_nothing_else(scratch: Path):
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    for name in ("settings.json", "train-00000.json", "test.arrow.elsewhere.1.ab"):
+        (scratch / name).touch()
+    with _scratch_file(scratch / "mine.arrow", scratch) as mine:
+        mine.touch()
+        (scratch / mine.name.replace(f".{os.getpid()}.", f".{process.pid}.")).touch()
+        assert len(list(scratch.glob("mine.arrow.*"))) == 2
+        remove_abandoned(scratch)
+        left = {"settings.json", "train-00000.json", "test.arrow.elsewhere.1.ab", mine.name}
+        assert {file.name for file in scratch.iterdir()} == left
 
 
 def test_a_shard_may_hold_no_row(tmp_path: Path, scratch: Path):
@@ -90,10 +108,10 @@ def test_a_shard_may_hold_no_row(tmp_path: Path, scratch: Path):
         assert reader.read_all().num_rows == 0
 
 
-def test_text_replaces_what_was_there(tmp_path: Path, scratch: Path):
+def test_a_small_file_replaces_what_was_there(tmp_path: Path, scratch: Path):
     file = tmp_path / "text"
     for text in ("long text", "é"):
-        write_text(file, text, scratch_folder=scratch)
+        write_bytes(file, text.encode(), scratch_folder=scratch)
     assert file.read_text(encoding="utf-8") == "é"
     assert not list(scratch.iterdir())
 

@@ -103,6 +103,13 @@ def test_missing_manifest_means_interrupted(folder):
         TrajectoryDataset(folder, "train")
 
 
+@pytest.mark.parametrize("content", ['{"format_version": 1, "sha', "", "[]"], ids=["cut", "empty", "a list"])
+def test_a_damaged_manifest_is_named(folder, content):
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(ValueError, match=r"manifest\.json must .* run the same generation command"):
+        TrajectoryDataset(folder, "train")
+
+
 def test_other_format_version_is_refused(folder):
     (folder / "manifest.json").write_text('{"format_version": 7}')
     with pytest.raises(ValueError, match="format_version 1, found 7"):

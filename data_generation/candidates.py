@@ -79,19 +79,26 @@ def generate_candidates(config: GenerationConfig, items: Sequence[PlanItem]) -> 
 def _with_exponents(
     candidates: Candidates, config: GenerationConfig, system: System, vectors: dict[str, np.ndarray]
 ) -> Candidates:
-    """Give every row its Lyapunov time, and reject regular motion where that is asked for."""
-    vectors_of_rows = np.stack([vectors[row["item_id"]] for row in candidates.rows])
-    exponents = measure_exponents(config, system, candidates.rows, vectors_of_rows)
+    """Give every row its Lyapunov time, and reject what is not chaotic, or not as its parent is, where asked for."""
+    starts = [*(row["initial_condition"] for row in candidates.rows), system.initial_condition]
+    parameters = [*(vectors[row["item_id"]] for row in candidates.rows), system.parameter_vector]
+    *exponents, parent = measure_exponents(config, system, np.stack(starts), np.stack(parameters))
+    settings, period = config.lyapunov, system.period
     rows, rejected = [], list(candidates.rejected)
     for row, exponent in zip(candidates.rows, exponents, strict=True):
-        statistics = json.loads(row["checks"]) | exponent.statistics()
-        if config.lyapunov.reject_regular and exponent.is_regular(config.lyapunov, system.period):
-            reason = Rejection.SMALL_EXPONENT.name.lower()
-            entry = {"item_id": row["item_id"], "system": system.name, "reason": reason, "checks": statistics}
-            rejected.append(entry)
-        else:
-            lyapunov_time = exponent.lyapunov_time(config.lyapunov, system.period)
+        bifurcated = exponent.has_bifurcated(parent, settings, period)
+        statistics = json.loads(row["checks"]) | exponent.statistics() | {"bifurcated": bifurcated}
+        reason = None
+        if settings.reject_regular and exponent.is_regular(settings, period):
+            reason = Rejection.SMALL_EXPONENT
+        elif settings.reject_bifurcated and bifurcated:
+            reason = Rejection.BIFURCATED
+        if reason is None:
+            lyapunov_time = exponent.lyapunov_time(settings, period)
             rows.append(row | {"lyapunov_time": lyapunov_time, "checks": to_json(statistics)})
+        else:
+            entry = {"item_id": row["item_id"], "system": system.name, "reason": reason.name.lower()}
+            rejected.append(entry | {"checks": statistics})
     return Candidates(rows, rejected)
 
 

@@ -238,20 +238,22 @@ class LyapunovConfig:
             get a Lyapunov time, where dysts' exponent can be trusted.
         transient_periods: periods before, in which the tangent turns into the fastest direction.
         min_rate: exponent x period above which a trajectory counts as clearly chaotic and gets a Lyapunov time.
-        reject_regular: reject trajectories whose exponent, errors allowed for, lies below `min_rate`."""
+        reject_regular: reject trajectories whose exponent, errors allowed for, lies below `min_rate`.
+        reject_bifurcated: reject a trajectory if of it and its unperturbed parent one is chaotic and one is not."""
 
     num_periods: float = 100.0
     transient_periods: float = 10.0
     min_rate: float = 0.02
     reject_regular: bool = False
+    reject_bifurcated: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_periods", "transient_periods", "min_rate"):
             value = getattr(self, name)
             _require(0 <= value < math.inf, f"{name} must be finite and not negative", value, "give such a number")
         _require(
-            not (self.reject_regular and self.num_periods == 0),
-            "reject_regular needs an exponent",
+            self.num_periods > 0 or not (self.reject_regular or self.reject_bifurcated),
+            "reject_regular and reject_bifurcated need an exponent",
             self.num_periods,
             "give lyapunov.num_periods 100",
         )

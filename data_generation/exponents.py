@@ -1,6 +1,5 @@
 """The largest Lyapunov exponent of every accepted trajectory, from the very equations that made it."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +37,11 @@ class Exponent:
         """Whether the exponent, errors allowed for, lies below that of clear chaos; unknown ones do not."""
         return (self.value + 2 * self.standard_error) * period < config.min_rate
 
+    def has_bifurcated(self, parent: "Exponent", config: LyapunovConfig, period: float) -> bool:
+        """Whether of a trajectory and its unperturbed parent one is clearly chaotic and the other is not at all."""
+        pairs = ((self, parent), (parent, self))
+        return any(a.lyapunov_time(config, period) is not None and b.is_regular(config, period) for a, b in pairs)
+
     def statistics(self) -> dict[str, Any]:
         """Return what a row's `checks` say of it."""
         if self.status is not IntegrationStatus.COMPLETED:
@@ -46,17 +50,14 @@ class Exponent:
 
 
 def measure_exponents(
-    config: GenerationConfig, system: System, rows: Sequence[Mapping[str, Any]], parameters: np.ndarray
+    config: GenerationConfig, system: System, starts: np.ndarray, parameters: np.ndarray
 ) -> list[Exponent]:
-    """Return the exponent of each row, followed from its initial condition.
-
-    A row's exponent depends on the row and the seed alone.
+    """Return the exponent of each trajectory, which depends on its own row of the arguments and the seed alone.
 
     Args:
-        parameters: (num_rows, num_parameters)."""
-    starts = np.stack([row["initial_condition"] for row in rows])
+        starts: (num_trajectories, dimension) states. parameters: (num_trajectories, num_parameters)."""
     exponents: dict[int, Exponent] = {}
-    missing = list(range(len(rows)))
+    missing = list(range(len(starts)))
     for rtol, atol in TOLERANCES:
         result = largest_lyapunov_exponents(
             system.vector_field,
@@ -78,4 +79,4 @@ def measure_exponents(
         missing = [index for index in missing if exponents[index].status is not IntegrationStatus.COMPLETED]
         if not missing:
             break
-    return [exponents[index] for index in range(len(rows))]
+    return [exponents[index] for index in range(len(starts))]

@@ -36,6 +36,7 @@ class Rejection(Enum):
     NOT_STATIONARY = "a channel has no constant level: ADF and KPSS agree on it at validity.max_unit_root_p"
     REGULAR = "the 0-1 test finds no chaos: in no channel do validity.min_diffusing_share of the walks diffuse"
     SMALL_EXPONENT = "the largest Lyapunov exponent is below that of clear chaos, lyapunov.min_rate a period"
+    BIFURCATED = "of the trajectory and its unperturbed parent one is clearly chaotic and the other is not"
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from data_generation.candidates import generate_candidates
+from data_generation.candidates import Candidates, _with_exponents, generate_candidates
 from data_generation.config import GenerationConfig, IntegrationConfig, LyapunovConfig, ValidityConfig
 from data_generation.exponents import Exponent
 from data_generation.integration import IntegrationStatus
 from data_generation.plan import PlanItem
+from data_generation.systems import load_system
 
 CONFIG = GenerationConfig(
     output="unused",
@@ -64,5 +65,24 @@ def test_an_unknown_exponent_is_neither_trusted_nor_a_reason_to_reject():
 
 
 def test_rejecting_without_an_exponent_is_refused():
-    with pytest.raises(ValueError, match="reject_regular needs an exponent"):
+    with pytest.raises(ValueError, match="need an exponent"):
         LyapunovConfig(num_periods=0, reject_regular=True)
+
+
+def lorenz_candidates(config, rho):
+    """The unperturbed Lorenz system and, as a row beside it, one with another rho."""
+    system = load_system("Lorenz")
+    vector = system.parameter_vector.copy()
+    vector[system.parameter_names.index("rho")] = rho
+    row = {"item_id": "Lorenz-p001-i00", "initial_condition": np.array([1.0, 2.0, 20.0]), "checks": "{}"}
+    return _with_exponents(Candidates([row], []), config, system, {row["item_id"]: vector})
+
+
+@pytest.mark.parametrize(("rho", "bifurcated"), [(32.0, False), (15.0, True), (160.0, True)])
+def test_a_change_from_chaos_to_rest_or_a_cycle_is_a_bifurcation(rho, bifurcated):
+    kept = lorenz_candidates(CONFIG, rho)
+    assert json.loads(kept.rows[0]["checks"])["bifurcated"] is bifurcated
+    strict = dataclasses.replace(CONFIG, lyapunov=LyapunovConfig(num_periods=300, reject_bifurcated=True))
+    outcome = lorenz_candidates(strict, rho)
+    assert [entry["reason"] for entry in outcome.rejected] == ["bifurcated"] * bifurcated
+    assert len(outcome.rows) == 1 - bifurcated

@@ -233,8 +233,8 @@ def describe(output: Path) -> str:
     """Return one line on a finished run."""
     summary = json.loads((output / SUMMARY_FILE).read_text())
     step, loss = summary["best_step"], summary["best_validation_loss"]
-    chosen = "the last one" if step is None else f"step {step}, validation loss {loss:.4f}"
-    return f"checkpoint: {output} ({chosen} of {summary['steps']} steps, {summary['num_parameters']:,} parameters)"
+    chosen = "the last one" if step is None else f"number {step}, validation loss {loss:.4f}"
+    return f"checkpoint: {output} (of {summary['steps']} steps {chosen}; {summary['num_parameters']:,} parameters)"
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from data_generation.perturbation import (
     perturb_initial_condition,
     perturb_parameters,
 )
-from data_generation.plan import PlanItem, item_generator
+from data_generation.plan import CHECKS_WORD, PlanItem, item_generator
 from data_generation.skew_products import load_item_system
 from data_generation.systems import System, observe, split_of, unflatten_parameters
-from data_generation.validity import CHECKS_WORD, Rejection, check_trajectory
+from data_generation.validity import Rejection, check_trajectory
 from data_generation.writer import to_json
 
 # gluonts needs a start and a frequency; `dt` holds the truth.

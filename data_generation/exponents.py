@@ -8,11 +8,9 @@ import numpy as np
 from data_generation.config import GenerationConfig, LyapunovConfig
 from data_generation.integration import IntegrationStatus
 from data_generation.lyapunov import largest_lyapunov_exponents
-from data_generation.plan import item_generator, system_words
+from data_generation.plan import TANGENT_WORD, item_generator, system_words
 from data_generation.systems import System
 
-# Ends the spawn key of the first tangent, one for all trajectories of a system.
-TANGENT_WORD = 3
 # The second attempt, for equations that the loose tolerance carries out of their domain.
 TOLERANCES = ((1e-6, 1e-8), (1e-9, 1e-11))
 

@@ -45,7 +45,7 @@ def push_dataset(path: str | Path, repo: str) -> str:
         ) from error
     except OfflineModeIsEnabled as error:
         raise PushError(_message(path, repo, "offline mode", "unset HF_HUB_OFFLINE")) from error
-    except Exception as error:
+    except Exception as error:  # whatever the HTTP library raises
         # Its own text is left out: an HTTP library may quote the header that holds the token.
         status = getattr(getattr(error, "response", None), "status_code", None)
         found = f"HTTP {status}" if status else type(error).__name__

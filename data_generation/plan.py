@@ -11,8 +11,8 @@ from data_generation.config import SPLITS, GenerationConfig
 from data_generation.couplings import Coupling
 from data_generation.systems import load_system, parents_of, split_of, system_names
 
-# Ends the spawn keys of draws beside an item's initial condition.
-NUM_PERIODS_WORD, NOISE_WORD = 0, 1
+# Each ends the spawn key of one kind of draw: three beside an item's initial condition, and a system's first tangent.
+NUM_PERIODS_WORD, NOISE_WORD, CHECKS_WORD, TANGENT_WORD = range(4)
 
 
 @dataclass(frozen=True, order=True)

@@ -16,9 +16,6 @@ from data_generation.recurrence import nearest_return
 from data_generation.stationarity import adf_p_value, kpss_p_value
 from data_generation.zero_one_test import diffusing_share, draw_frequencies
 
-# Ends the spawn key of an item's draws for the checks, beside those of `data_generation.plan`.
-CHECKS_WORD = 2
-
 
 class Rejection(Enum):
     """Why a candidate is not stored; in lower case, the name of the check."""

@@ -4,11 +4,12 @@ Importing this package registers every architecture with transformers' Auto clas
 """
 
 from .forecasting import Forecaster, ForecastOutput
-from .models import DystformerConfig, DystformerForPrediction, DystformerModel
+from .models import DystformerConfig, DystformerForMaskedModeling, DystformerForPrediction, DystformerModel
 from .pipeline import ForecastPipeline
 
 __all__ = [
     "DystformerConfig",
+    "DystformerForMaskedModeling",
     "DystformerForPrediction",
     "DystformerModel",
     "ForecastOutput",

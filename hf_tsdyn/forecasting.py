@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
+from .distributions import Distribution, check_num_samples, check_quantile_levels, sample_quantiles
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as _Model
 else:
     _Model = object
+
+
+MAX_PATHS = 1024
+"""Sampled paths that are rolled out at once; bounds the memory of `forecast_quantiles`."""
 
 
 @runtime_checkable
@@ -41,18 +48,23 @@ class ForecastOutput(ModelOutput):
     loss: scalar, when targets were given.
     prediction_outputs: (batch, prediction_length, channels), data units.
     quantile_outputs: (batch, prediction_length, channels, quantiles), data units, from models with quantiles.
+    distribution_outputs: parameters of every value's distribution, data units, from models with a distribution.
     loc, scale: (batch, 1, channels), data units: the scaling of each window.
-    last_hidden_state, hidden_states, attentions: as the architecture documents, when asked.
+    mask: boolean, like `prediction_outputs`, True = hidden from the model, in masked modelling.
+    last_hidden_state, hidden_states, attentions, channel_attentions: as the architecture documents, when asked.
     """
 
     loss: Tensor | None = None
     prediction_outputs: Tensor | None = None
     quantile_outputs: Tensor | None = None
+    distribution_outputs: tuple[Tensor, ...] | None = None
     loc: Tensor | None = None
     scale: Tensor | None = None
+    mask: Tensor | None = None
     last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+    channel_attentions: tuple[Tensor, ...] | None = None
 
 
 def observed(past_values: Tensor, past_observed_mask: Tensor | None) -> Tensor:
@@ -122,68 +134,6 @@ def check_prediction_length(prediction_length: int) -> int:
     return steps
 
 
-MAX_LOSS_DEVIATION = 10.0
-"""No target counts in a normalised loss as farther from the context than so many of its standard deviations."""
-
-
-def forecast_loss(
-    prediction: Tensor,
-    future_values: Tensor,
-    future_observed_mask: Tensor | None,
-    *,
-    loc: Tensor,
-    scale: Tensor,
-    kind: str,
-    huber_delta: float,
-    normalize: bool,
-) -> Tensor:
-    """Mean loss over the seen targets, a scalar; 0 if none counts.
-
-    With `normalize`, errors are divided by each window's own scale, or by a tenth of the targets' root mean square
-    distance from `loc` if that is more (a channel at rest that wakes up would otherwise outweigh all others).
-    Channels that were constant over the context (spread below 2e-6 of their level) do not count. Without
-    `normalize`, data units.
-
-    Args:
-        prediction: (batch, block, channels), data units.
-        future_values: (batch, steps, channels) with steps at most the block; NaN = unseen.
-        future_observed_mask: boolean, like `future_values`.
-        loc, scale: (batch, 1, channels), as `hf_tsdyn.scaling.scale` gives them.
-        kind: "mse", "mae" or "huber".
-        huber_delta: error at which the Huber loss turns linear, in the loss's units.
-    """
-    steps = future_values.shape[1]
-    expected = (prediction.shape[0], min(steps, prediction.shape[1]), prediction.shape[2])
-    if future_values.shape != expected:
-        raise ValueError(
-            f"future_values must have shape (batch, steps, channels) with batch and channels of past_values and "
-            f"at most {prediction.shape[1]} steps, found {tuple(future_values.shape)} for predictions of "
-            f"{tuple(prediction.shape)}."
-        )
-    if future_observed_mask is not None and future_observed_mask.shape != future_values.shape:
-        raise ValueError(
-            f"future_observed_mask must have the shape of future_values, {tuple(future_values.shape)}, found "
-            f"{tuple(future_observed_mask.shape)}; give one truth value per value."
-        )
-    mask = observed(future_values, future_observed_mask)
-    targets = future_values.masked_fill(~mask, 0.0).to(prediction.dtype)
-    error = prediction[:, :steps] - targets
-    if normalize:
-        has_scale = scale > (2e-6 * loc.abs()).clamp(min=2 * torch.finfo(scale.dtype).tiny)
-        z = ((targets - loc) / scale).masked_fill(~mask, 0.0)
-        distance = (z.square().sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)).sqrt()
-        mask = mask & has_scale
-        error = error / (scale * (distance / MAX_LOSS_DEVIATION).clamp(min=1.0))
-    error = error.masked_fill(~mask, 0.0)
-    if kind == "mse":
-        loss = error.square()
-    elif kind == "mae":
-        loss = error.abs()
-    else:
-        loss = torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=huber_delta)
-    return loss.sum() / mask.sum().clamp(min=1)
-
-
 class ForecastMixin(_Model):
     """`forecast` for every model whose `forward` continues a window by one block of fixed length."""
 
@@ -221,41 +171,54 @@ class ForecastMixin(_Model):
         Raises: ValueError or TypeError on bad shapes or lengths, or a series with nothing seen.
         """
         prediction_length = check_prediction_length(prediction_length)
+        values, mask = self._check_context(past_values, past_observed_mask)
+        longest = self.max_context_length
+        keep = longest if growing_context else min(values.shape[1], longest or values.shape[1])
+        with evaluating(self):
+            blocks = self._roll_out(values, mask, steps=prediction_length, keep=keep)
+        return blocks.to(past_values)
+
+    def _check_context(self, past_values: Tensor, past_observed_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The context on the model's device, and what is seen of it."""
         values, mask = check_past_values(past_values, past_observed_mask)
-        length = values.shape[1]
-        if length < self.min_context_length:
+        if values.shape[1] < self.min_context_length:
             raise ValueError(
                 f"past_values must have at least {self.min_context_length} steps for {type(self).__name__}, "
-                f"found {length}; give a longer context."
+                f"found {values.shape[1]}; give a longer context."
             )
-        longest = self.max_context_length
-        keep = longest if growing_context else min(length, longest or length)
         # Half precision is rolled out in float32, as scaling is; double stays double.
-        values = values.to(self.device, torch.promote_types(values.dtype, torch.float32))
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            forecast = self._roll_out(values, mask.to(self.device), steps=prediction_length, keep=keep)
-        finally:
-            for module, mode in modes:
-                module.training = mode
-        return forecast.to(past_values)
+        return values.to(self.device, torch.promote_types(values.dtype, torch.float32)), mask.to(self.device)
 
-    def _roll_out(self, values: Tensor, mask: Tensor, *, steps: int, keep: int | None) -> Tensor:
+    def _roll_out(
+        self, values: Tensor, mask: Tensor, *, steps: int, keep: int | None, scores: Tensor | None = None
+    ) -> Tensor:
+        """Point forecasts, or with `scores` (batch, blocks, channels) the sampled path that they choose."""
         blocks = []
+        known = mask.any(dim=1, keepdim=True)  # a channel that was never seen stays so: its forecast informs no other
         lost = torch.zeros(values.shape[0], 1, 1, dtype=torch.bool, device=values.device)
         while steps > 0:
             if keep is not None:
                 values, mask = values[:, -keep:], mask[:, -keep:]
             output = self(past_values=values, past_observed_mask=mask)
-            block = output.prediction_outputs[:, :steps].to(values.dtype)
+            block = output.prediction_outputs
+            if scores is not None:
+                block = self._quantiles(output, scores[:, None, len(blocks), :, None])[..., 0]
+            block = block[:, :steps].to(values.dtype)
             steps -= block.shape[1]
             lost = lost | ~block.isfinite().all(dim=(1, 2), keepdim=True)
             blocks.append(block.masked_fill(lost, torch.nan))
             values = torch.cat([values, block.masked_fill(lost, 0.0)], dim=1)
-            mask = torch.cat([mask, torch.ones_like(block, dtype=torch.bool)], dim=1)
+            mask = torch.cat([mask, known.expand(block.shape)], dim=1)
         return torch.cat(blocks, dim=1)
 
+    distribution: Distribution | None = None
+    """What the model's head describes of each value; None for point forecasts."""
+
+    def _quantiles(self, output: ForecastOutput, scores: Tensor) -> Tensor:
+        distribution, parameters = cast(Distribution, self.distribution), output.distribution_outputs
+        return distribution.at_scores(cast("tuple[Tensor, ...]", parameters), scores)
+
+    @torch.no_grad()
     def forecast_quantiles(
         self,
         past_values: Tensor,
@@ -263,12 +226,72 @@ class ForecastMixin(_Model):
         prediction_length: int,
         quantile_levels: Sequence[float],
         past_observed_mask: Tensor | None = None,
+        num_samples: int = 100,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Quantiles of the forecast, (batch, prediction_length, channels, levels); here only the refusal.
+        """Quantiles of the forecast of each value.
 
-        Architectures with a distribution override this.
+        Those of the first block are the model's own. Later ones are the quantiles of `num_samples` paths: in each
+        block a path takes, in every channel, the quantile of one random level at all steps, and what it took becomes
+        context of the next. Paths are smooth within a block that way; each step alone is distributed as the model says.
+
+        Args:
+            past_values, past_observed_mask, prediction_length: as in `forecast`.
+            quantile_levels: in (0, 1), any order.
+            num_samples: paths of each series.
+            generator: source of the random levels, on the CPU; seeded with 0 by default, so that calls repeat.
+        Returns: (batch, prediction_length, channels, levels), non-decreasing from level to level; units, dtype and
+            device of `past_values`.
+        Raises: NotImplementedError if the model has no distribution; else as `forecast`.
         """
-        raise NotImplementedError(
-            f"forecast_quantiles needs a model with a distribution, found {type(self).__name__}, which gives "
-            "point forecasts, as every forecaster of this version does; call forecast instead."
-        )
+        if self.distribution is None:
+            raise NotImplementedError(
+                f"forecast_quantiles needs a model with a distribution, found {type(self).__name__} with point "
+                'forecasts; call forecast, or train a model with distribution "quantiles" or "student_t" (dystformer '
+                "has them)."
+            )
+        steps = check_prediction_length(prediction_length)
+        levels = check_quantile_levels(quantile_levels)
+        check_num_samples(num_samples)
+        values, mask = self._check_context(past_values, past_observed_mask)
+        keep = min(values.shape[1], self.max_context_length or values.shape[1])
+        values, mask = values[:, -keep:], mask[:, -keep:]
+        with evaluating(self):
+            output = self(past_values=values, past_observed_mask=mask)
+            block = output.prediction_outputs.shape[1]
+            scores = torch.special.ndtri(levels).to(values)
+            quantiles = self._quantiles(output, scores)[:, :steps].to(values.dtype)
+            if steps > block:
+                generator = torch.Generator().manual_seed(0) if generator is None else generator
+                paths = self._sample_paths(values, mask, steps, -(-steps // block), num_samples, generator)
+                quantiles = torch.cat([quantiles, sample_quantiles(paths[:, :, block:], levels)], dim=1)
+        order = levels.argsort()
+        quantiles[..., order] = quantiles[..., order].cummax(dim=-1).values  # rounding alone could cross them
+        return quantiles.to(past_values)
+
+    def _sample_paths(
+        self, values: Tensor, mask: Tensor, steps: int, num_blocks: int, num_samples: int, generator: torch.Generator
+    ) -> Tensor:
+        """(batch, samples, steps, channels), a few series at a time; no path depends on how they are cut."""
+        batch, _, channels = values.shape
+        scores = torch.randn(batch, num_samples, num_blocks, channels, generator=generator).to(values)
+        group = max(1, MAX_PATHS // num_samples)
+        paths = []
+        for first in range(0, batch, group):
+            part = slice(first, first + group)
+            repeated = (each[part].repeat_interleave(num_samples, dim=0) for each in (values, mask))
+            path = self._roll_out(*repeated, steps=steps, keep=values.shape[1], scores=scores[part].flatten(0, 1))
+            paths.append(path.unflatten(0, (-1, num_samples)))
+        return torch.cat(paths)
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Put every module of the model into eval mode for a while, and back into its own."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

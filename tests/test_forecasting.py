@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import nn
 
+from hf_tsdyn.distributions import QuantileDistribution
 from hf_tsdyn.forecasting import (
     Forecaster,
     ForecastMixin,
     ForecastOutput,
     check_past_values,
-    forecast_loss,
     last_observed,
 )
 
@@ -121,47 +121,6 @@ def test_the_protocol_recognises_a_forecaster():
     assert not isinstance(nn.Linear(1, 1), Forecaster)
 
 
-@pytest.mark.parametrize(
-    ("kind", "normalize", "expected"),
-    [
-        ("mse", False, (1 + 9) / 2),
-        ("mae", False, (1 + 3) / 2),
-        ("huber", False, (0.5 + 2.5) / 2),
-        ("mse", True, (0.25 + 2.25) / 2),
-        ("mae", True, (0.5 + 1.5) / 2),
-    ],
-)
-def test_loss_has_its_closed_form(kind, normalize, expected):
-    prediction = torch.tensor([1.0, 3.0, 100.0]).reshape(1, 3, 1)
-    target = torch.tensor([0.0, 0.0, float("nan")]).reshape(1, 3, 1)
-    loc, scale = torch.zeros(1, 1, 1), torch.full((1, 1, 1), 2.0)
-    loss = forecast_loss(
-        prediction, target, None, loc=loc, scale=scale, kind=kind, huber_delta=1.0, normalize=normalize
-    )
-    assert loss.item() == pytest.approx(expected)
-
-
-def test_a_channel_constant_in_the_context_has_no_normalised_loss():
-    prediction, target = torch.zeros(1, 2, 2), torch.ones(1, 2, 2)
-    loc, scale = torch.tensor([[[5.0, 5.0]]]), torch.tensor([[[2.0, 5e-6]]])
-    loss = forecast_loss(prediction, target, None, loc=loc, scale=scale, kind="mse", huber_delta=1.0, normalize=True)
-    assert loss.item() == pytest.approx(0.25)
-
-
-def test_targets_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match="future_values must have shape"):
-        forecast_loss(
-            torch.zeros(1, 4, 2),
-            torch.zeros(1, 5, 2),
-            None,
-            loc=torch.zeros(1, 1, 2),
-            scale=torch.ones(1, 1, 2),
-            kind="mse",
-            huber_delta=1.0,
-            normalize=True,
-        )
-
-
 def test_the_latest_seen_value_is_found_channel_by_channel():
     values = torch.tensor([[1.0, 5.0, 9.0], [2.0, 6.0, 9.0], [3.0, float("nan"), 9.0]])[None]
     mask = torch.tensor([[True, True, False], [True, True, False], [True, False, False]])[None]
@@ -194,25 +153,69 @@ def test_frozen_parts_stay_in_their_mode():
     assert not model.frozen.training
 
 
-def test_a_channel_that_wakes_up_counts_for_no_more_than_ten_deviations():
-    loc, scale = torch.zeros(1, 1, 1), torch.full((1, 1, 1), 1e-3)
-    arguments = {"loc": loc, "scale": scale, "huber_delta": 1.0, "normalize": True}
-    target = torch.full((1, 4, 1), 5.0)
-    loss = forecast_loss(torch.zeros(1, 4, 1), target, None, kind="mse", **arguments)
-    assert loss.item() == pytest.approx(100.0, rel=1e-5)
-    small = forecast_loss(torch.zeros(1, 4, 1), 1e-3 * target, None, kind="mse", **arguments)
-    assert small.item() == pytest.approx(25.0, rel=1e-5)
+class Gaussian(Ramp):
+    """A normal distribution around a random walk: level by its last value, spread 1, four steps a block."""
+
+    distribution = QuantileDistribution((0.1, 0.5, 0.9))
+
+    def forward(self, past_values, past_observed_mask):
+        shape = (len(past_values), 4, past_values.shape[2])
+        origin = past_values[:, -1:]
+        parameters = self.distribution.parameters(torch.zeros(*shape, 3), origin, torch.ones_like(origin))
+        return ForecastOutput(prediction_outputs=self.distribution.point(parameters), distribution_outputs=parameters)
 
 
-def test_target_masks_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match="future_observed_mask must have the shape"):
-        forecast_loss(
-            torch.zeros(1, 4, 2),
-            torch.zeros(1, 4, 2),
-            torch.ones(1, 1, 2, dtype=torch.bool),
-            loc=torch.zeros(1, 1, 2),
-            scale=torch.ones(1, 1, 2),
-            kind="mse",
-            huber_delta=1.0,
-            normalize=True,
-        )
+def test_quantiles_of_the_first_block_are_the_models_own():
+    levels = [0.5, 0.9, 0.025]
+    quantiles = Gaussian().forecast_quantiles(ramp(6), prediction_length=3, quantile_levels=levels)
+    assert quantiles.shape == (3, 3, 2, 3)
+    expected = 5 + torch.tensor([0.0, 1.2815516, -1.9599640])
+    torch.testing.assert_close(quantiles, expected.expand(3, 3, 2, 3))
+
+
+def test_quantiles_beyond_one_block_come_from_sampled_paths():
+    arguments = {"prediction_length": 12, "quantile_levels": [0.1, 0.5, 0.9]}
+    quantiles = Gaussian().forecast_quantiles(
+        ramp(6), **arguments, num_samples=4000, generator=torch.Generator().manual_seed(1)
+    )
+    for block in range(3):  # independent steps of a random walk: the variances add up
+        expected = 5 + (block + 1) ** 0.5 * torch.tensor([-1.2815516, 0.0, 1.2815516])
+        found = quantiles[:, 4 * block : 4 * block + 4]
+        torch.testing.assert_close(found, expected.expand_as(found), atol=0.15, rtol=0)
+
+
+def test_sampled_quantiles_repeat_and_no_series_depends_on_its_batch(monkeypatch):
+    arguments = {"prediction_length": 10, "quantile_levels": [0.2, 0.8], "num_samples": 30}
+
+    def quantiles(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return Gaussian().forecast_quantiles(ramp(6), **arguments, generator=generator)
+
+    whole = quantiles(3)
+    monkeypatch.setattr("hf_tsdyn.forecasting.MAX_PATHS", 30)
+    assert torch.equal(quantiles(3), whole)
+    assert not torch.equal(quantiles(4), whole)
+    default = [Gaussian().forecast_quantiles(ramp(6), **arguments) for _ in range(2)]
+    assert torch.equal(*default)
+
+
+def test_quantiles_never_cross_in_whatever_order_they_are_asked():
+    levels = torch.rand(9, generator=torch.Generator().manual_seed(0)).tolist()
+    quantiles = Gaussian().forecast_quantiles(ramp(6), prediction_length=9, quantile_levels=levels, num_samples=17)
+    ordered = quantiles[..., torch.tensor(levels).argsort()]
+    assert (ordered.diff(dim=-1) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quantile_levels": []}, "quantile_levels must be numbers between 0 and 1"),
+        ({"quantile_levels": [0.5, 1.0]}, "quantile_levels must be numbers between 0 and 1"),
+        ({"num_samples": 0}, "num_samples must be an integer of at least 1"),
+        ({"prediction_length": 0}, "prediction_length must be an integer"),
+    ],
+)
+def test_impossible_quantile_requests_are_refused(changes, message):
+    arguments = {"prediction_length": 3, "quantile_levels": [0.5]} | changes
+    with pytest.raises(ValueError, match=message):
+        Gaussian().forecast_quantiles(ramp(6), **arguments)

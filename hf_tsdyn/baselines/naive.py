@@ -12,26 +12,7 @@ import torch
 from torch import Tensor
 
 from ..forecasting import ForecastMixin, check_past_values, check_prediction_length, last_observed
-
-
-def fill_unseen(values: Tensor, mask: Tensor) -> Tensor:
-    """Interpolate unseen values linearly between their seen neighbours in time.
-
-    values, mask: (batch, time, channels). Before the first and after the last seen value that value is held; a
-    channel with nothing seen becomes 0.
-    """
-    if mask.all():
-        return values
-    time = values.shape[1]
-    steps = torch.arange(time, device=values.device)[None, :, None].expand_as(values)
-    before = steps.masked_fill(~mask, -1).cummax(dim=1).values
-    after = steps.masked_fill(~mask, time).flip(1).cummin(dim=1).values.flip(1)
-    left = torch.where(before < 0, after, before).clamp(max=time - 1)
-    right = torch.where(after >= time, before, after).clamp(min=0)
-    weight = (steps - left).to(torch.promote_types(values.dtype, torch.float32)) / (right - left).clamp(min=1)
-    start, end = values.gather(1, left), values.gather(1, right)
-    filled = torch.where(mask, values, start + weight * (end - start))
-    return filled.to(values.dtype).masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
+from ..interpolation import fill_linear
 
 
 class PointBaseline:
@@ -115,7 +96,7 @@ class ContextParroting(PointBaseline):
         lag = self._best_lag(values, mask)  # (batch,)
         steps = torch.arange(prediction_length, device=values.device)
         source = values.shape[1] - lag[:, None] + steps % lag[:, None]
-        filled = fill_unseen(values, mask)
+        filled = fill_linear(values, mask).to(values.dtype)
         return filled.gather(1, source[:, :, None].expand(-1, -1, values.shape[2]))
 
     def _best_lag(self, values: Tensor, mask: Tensor) -> Tensor:

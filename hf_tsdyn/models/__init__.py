@@ -1,8 +1,18 @@
 """The architectures, one folder each; importing this registers them with the Auto classes."""
 
-from .dystformer import DystformerConfig, DystformerForPrediction, DystformerModel
+from .dystformer import DystformerConfig, DystformerForMaskedModeling, DystformerForPrediction, DystformerModel
 
 ARCHITECTURES = {DystformerConfig.model_type: DystformerForPrediction}
 """The forecasting model of each architecture, by `model_type`."""
 
-__all__ = ["ARCHITECTURES", "DystformerConfig", "DystformerForPrediction", "DystformerModel"]
+MASKED_MODELING = {DystformerConfig.model_type: DystformerForMaskedModeling}
+"""The masked-modelling model, by `model_type`, of the architectures that have one."""
+
+__all__ = [
+    "ARCHITECTURES",
+    "MASKED_MODELING",
+    "DystformerConfig",
+    "DystformerForMaskedModeling",
+    "DystformerForPrediction",
+    "DystformerModel",
+]

@@ -3,10 +3,21 @@
 from transformers import AutoConfig, AutoModel, AutoModelForTimeSeriesPrediction
 
 from .configuration_dystformer import DystformerConfig
-from .modeling_dystformer import DystformerForPrediction, DystformerModel, DystformerPreTrainedModel
+from .modeling_dystformer import (
+    DystformerForMaskedModeling,
+    DystformerForPrediction,
+    DystformerModel,
+    DystformerPreTrainedModel,
+)
 
 AutoConfig.register(DystformerConfig.model_type, DystformerConfig, exist_ok=True)
 AutoModel.register(DystformerConfig, DystformerModel, exist_ok=True)
 AutoModelForTimeSeriesPrediction.register(DystformerConfig, DystformerForPrediction, exist_ok=True)
 
-__all__ = ["DystformerConfig", "DystformerForPrediction", "DystformerModel", "DystformerPreTrainedModel"]
+__all__ = [
+    "DystformerConfig",
+    "DystformerForMaskedModeling",
+    "DystformerForPrediction",
+    "DystformerModel",
+    "DystformerPreTrainedModel",
+]

@@ -38,8 +38,21 @@ class DystformerConfig(PreTrainedConfig):
         pooling_type: "mean" or "max" over patches before the prediction head, or the "last" patch alone.
         forecast_origin: what the head's output is added to: "mean" of the window, as in the reference, or its "last"
             seen value, so that an untrained model starts out close to persistence.
+        gap_fill: what stands at unseen and masked places of a scaled window before it is embedded: "mean" (0, as in
+            the reference) or "hermite", the cubic between the neighbours (`hf_tsdyn.interpolation.fill_hermite`).
+            Masked modelling adds its output to it.
+        embed_unseen: a learned embedding of which values of a patch are unseen or masked; it starts out as 0.
+        distribution: "point" forecasts; "quantiles" at `quantile_levels`, scored by the pinball loss; or
+            "student_t", scored by its likelihood.
+        quantile_levels: increasing, in (0, 1), with the median, 0.5, which is the point forecast.
+        mask_ratio: masked modelling: share of the patches of each channel that is masked.
+        channel_consistent_masking: mask the same patches in all channels of a window.
+        aligned_masks: False shifts the masked stretches of each window by a random number of steps, so that they begin
+            and end within patches, as gaps of real series do.
+        scale_masked_values: let masked values count in a window's scaling, as the reference does, which tells the model
+            something of what it is to find; `complete` never does.
         scaling_epsilon, relative_scaling_epsilon: see `hf_tsdyn.scaling.scale`.
-        loss: "mse", "mae" or "huber" (with `huber_delta`).
+        loss: "mse", "mae" or "huber" (with `huber_delta`), of point forecasts and of masked modelling.
         normalize_loss: take the loss in units of each window's own scale, so that systems of every
             amplitude count alike; channels constant over the context are left out of it. False takes it in
             data units, as the reference does.
@@ -72,12 +85,24 @@ class DystformerConfig(PreTrainedConfig):
     head_dropout: float | int = 0.0
     pooling_type: Literal["mean", "max", "last"] = "mean"
     forecast_origin: Literal["mean", "last"] = "mean"
+    gap_fill: Literal["mean", "hermite"] = "mean"
+    embed_unseen: bool = False
+    distribution: Literal["point", "quantiles", "student_t"] = "point"
+    quantile_levels: list[float] | tuple[float, ...] = (0.025, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.975)
+    mask_ratio: float | int = 0.5
+    channel_consistent_masking: bool = False
+    aligned_masks: bool = True
+    scale_masked_values: bool = False
     scaling_epsilon: float | int = 1e-6
     relative_scaling_epsilon: bool = True
     loss: Literal["mse", "mae", "huber"] = "mse"
     huber_delta: float | int = 1.0
     normalize_loss: bool = True
     init_std: float | int = 0.02
+
+    def __post_init__(self, **kwargs) -> None:
+        self.quantile_levels = tuple(self.quantile_levels)  # JSON has lists only
+        super().__post_init__(**kwargs)
 
     @property
     def hidden_size(self) -> int:
@@ -109,6 +134,14 @@ class DystformerConfig(PreTrainedConfig):
             )
         if not 0 <= self.rope_percent <= 1:
             raise ValueError(f"rope_percent must lie between 0 and 1, found {self.rope_percent}.")
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(f"mask_ratio must lie between 0 and 1, found {self.mask_ratio}; it is a share of patches.")
+        levels = list(self.quantile_levels)
+        if levels != sorted(set(levels)) or 0.5 not in levels or not 0 < levels[0] <= levels[-1] < 1:
+            raise ValueError(
+                f"quantile_levels must increase between 0 and 1 and hold 0.5, found {levels}; sort them and add the "
+                "median."
+            )
         if self.embedding == "dynamics":
             self._validate_dynamics_embedding()
 

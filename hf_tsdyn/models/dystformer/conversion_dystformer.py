@@ -20,14 +20,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .configuration_dystformer import DystformerConfig
-from .modeling_dystformer import DystformerForPrediction
+from .modeling_dystformer import DystformerForMaskedModeling, DystformerForPrediction
 
+Converted = DystformerForPrediction | DystformerForMaskedModeling
+
+_MODELS = {"predict": DystformerForPrediction, "mlm": DystformerForMaskedModeling}  # by the reference's `mode`
 # Fields that mean the same and are called the same in both configurations.
 _SHARED_FIELDS = (
     "context_length prediction_length patch_length d_model num_hidden_layers num_attention_heads ffn_dim "
     "channel_attention channel_rope rope_percent max_wavelength num_poly_feats poly_degrees num_rff rff_scale "
     "rff_trainable norm_type norm_eps bias attention_dropout ff_dropout head_dropout pooling_type loss "
-    "huber_delta init_std"
+    "huber_delta init_std channel_consistent_masking"
 ).split()
 # Reference settings of which only one value exists here.
 _REQUIRED_SETTINGS = {
@@ -36,7 +39,9 @@ _REQUIRED_SETTINGS = {
     "pre_norm": True,
     "use_cls_token": False,
     "scaling": "std",
-    "mode": "predict",
+    "mask_type": "random",
+    "mask_value": 0,
+    "unmasked_channel_indices": None,
 }
 _REFERENCE_EPSILON = 1e-5
 
@@ -59,6 +64,7 @@ _LAYER_KEYS = (
     (".norm_sublayer3.", ".feed_forward_norm."),
     (".ff.", ".feed_forward."),
 )
+_MASKED_HEAD_KEYS = (("head.linear.", "head.projection."),)
 
 
 def convert_config(config: dict[str, Any]) -> DystformerConfig:
@@ -80,29 +86,38 @@ def convert_config(config: dict[str, Any]) -> DystformerConfig:
     return DystformerConfig(
         **{name: config[name] for name in _SHARED_FIELDS if name in config},
         embedding="dynamics" if config.get("use_dynamics_embedding", True) else "linear",
+        mask_ratio=config.get("random_mask_ratio", 0.5),
+        scale_masked_values=True,
         scaling_epsilon=_REFERENCE_EPSILON,
         relative_scaling_epsilon=False,
         normalize_loss=False,
     )
 
 
-def _renamed(key: str, embedding: str, *, to_reference: bool) -> str:
-    for theirs, ours in _EMBEDDING_KEYS[embedding] + _LAYER_KEYS:
+def _renamed(key: str, model: Converted, *, to_reference: bool) -> str:
+    pairs = _EMBEDDING_KEYS[model.config.embedding] + _LAYER_KEYS
+    if isinstance(model, DystformerForMaskedModeling):
+        pairs += _MASKED_HEAD_KEYS
+    for theirs, ours in pairs:
         key = key.replace(ours, theirs) if to_reference else key.replace(theirs, ours)
     return key
 
 
-def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> DystformerForPrediction:
+def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> Converted:
     """Return a dystformer with the reference's weights and exactly its outputs, in eval mode.
+
+    A forecaster, or with the reference's mode "mlm" a masked-modelling model.
 
     Args:
         state_dict: the reference's tensors under its own names, index tuples as `patch_indices.degree_K`.
         config: the reference's configuration.
     Raises: ValueError naming the tensors that are missing or left over.
     """
-    model = DystformerForPrediction(convert_config(config))
-    embedding = model.config.embedding
-    state = {_renamed(key, embedding, to_reference=False): value for key, value in state_dict.items()}
+    mode = config.get("mode", "predict")
+    if mode not in _MODELS:
+        raise ValueError(f"a reference's mode must be one of {sorted(_MODELS)} to be converted, found {mode!r}.")
+    model = _MODELS[mode](convert_config(config))
+    state = {_renamed(key, model, to_reference=False): value for key, value in state_dict.items()}
     if "model.embedding.phases" in state:
         state["model.embedding.phases"] = state["model.embedding.phases"].flatten()
     expected = model.state_dict()
@@ -123,10 +138,9 @@ def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> 
     return model.eval()
 
 
-def to_reference(model: DystformerForPrediction) -> dict[str, Tensor]:
+def to_reference(model: Converted) -> dict[str, Tensor]:
     """Return the model's tensors under the reference's names and shapes: the inverse of the conversion."""
-    embedding = model.config.embedding
-    state = {_renamed(key, embedding, to_reference=True): value for key, value in model.state_dict().items()}
+    state = {_renamed(key, model, to_reference=True): value for key, value in model.state_dict().items()}
     phases = "model.encoder.embedder.freq_biases"
     if phases in state:
         state[phases] = state[phases].reshape(1, 1, 1, -1)
@@ -140,6 +154,15 @@ def _find(folder: Path, names: tuple[str, ...]) -> Path:
     raise FileNotFoundError(f"{folder} must hold {' or '.join(names)}, found neither; check the path.")
 
 
+def _probe(model: Converted, values: Tensor) -> Tensor:
+    if isinstance(model, DystformerForPrediction):
+        return model.forecast(values, prediction_length=2 * model.config.prediction_length + 1)
+    length = values.shape[1]
+    return model.complete(
+        values, (torch.arange(length) // model.config.patch_length % 2 == 1)[:, None].expand_as(values)
+    )
+
+
 def main() -> None:
     """Convert the folder SOURCE into the folder TARGET and say what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -150,14 +173,11 @@ def main() -> None:
     state = load_file(_find(arguments.source, ("reference_state.safetensors", "model.safetensors")))
     model = convert_reference(state, config)
     model.save_pretrained(arguments.target)
-    reloaded = DystformerForPrediction.from_pretrained(arguments.target)
+    reloaded = type(model).from_pretrained(arguments.target)
     probe = torch.randn(2, model.config.context_length, 3, generator=torch.Generator().manual_seed(0))
-    length = 2 * model.config.prediction_length + 1
-    same = torch.equal(
-        model.forecast(probe, prediction_length=length), reloaded.forecast(probe, prediction_length=length)
-    )
+    same = torch.equal(_probe(model, probe), _probe(reloaded, probe))
     print(f"{len(state)} tensors mapped, {model.num_parameters():,} parameters -> {arguments.target}")
-    print(f"reloaded and forecast {length} steps of a probe: {'bit-equal' if same else 'DIFFERENT'}")
+    print(f"{type(model).__name__}, reloaded and run on a probe: {'bit-equal' if same else 'DIFFERENT'}")
     if not same:
         raise SystemExit(1)
 

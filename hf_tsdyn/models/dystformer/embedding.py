@@ -68,3 +68,10 @@ class DynamicsEmbedding(nn.Module):
         angles = patches @ self.frequencies + self.phases
         features += [angles.sin(), angles.cos()]
         return self.projection(torch.cat(features, dim=-1))
+
+
+class UnseenEmbedding(nn.Linear):
+    """One linear map of which steps of a patch are unseen or masked (1) and which are not (0); 0 at first."""
+
+    def __init__(self, config: DystformerConfig):
+        super().__init__(config.patch_length, config.d_model, bias=False)

@@ -6,6 +6,7 @@ Source: the architecture of Panda (Lai, Bao, Gilpin 2025, arXiv:2505.13755), aft
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,19 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import TransformersKwargs, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from ...forecasting import ForecastMixin, ForecastOutput, forecast_loss, last_observed, observed
-from ...scaling import scale, unscale
+from ...distributions import build_distribution
+from ...forecasting import ForecastMixin, ForecastOutput, last_observed, observed
+from ...losses import LossTargets, loss_targets, mean_over, point_loss
+from ...scaling import unscale
 from .configuration_dystformer import DystformerConfig
-from .embedding import DynamicsEmbedding, LinearEmbedding
+from .embedding import DynamicsEmbedding, LinearEmbedding, UnseenEmbedding
+from .encoder import EncoderMixin
+from .gap_filling import GapFillingMixin
+from .heads import DystformerMaskedHead, DystformerPredictionHead
+from .masking import as_value_mask, draw_mask
 from .normalization import DynamicTanh, build_norm
 from .rotary import rotary_angles, rotate
+from .window import ScaledWindow, channel_attention_mask, check_window, scale_window
 
 
 def eager_attention_forward(
@@ -38,14 +46,14 @@ def eager_attention_forward(
     """Attention by the book, for when the weights themselves are wanted."""
     weights = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
-        weights = weights + attention_mask
+        weights = weights.masked_fill(~attention_mask, torch.finfo(weights.dtype).min)
     weights = F.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
     weights = F.dropout(weights, p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
 # Arguments of transformers' own that may travel through `forward`.
-_PASSED_ON = {*TransformersKwargs.__annotations__, "return_dict", "use_cache"}
+_PASSED_ON = {*TransformersKwargs.__annotations__, "return_dict", "use_cache", "output_channel_attentions"}
 
 
 class DystformerAttention(nn.Module):
@@ -130,7 +138,7 @@ class DystformerLayer(GradientCheckpointingLayer):
         return hidden_states + self.feed_forward(self.feed_forward_norm(hidden_states))
 
 
-class DystformerPreTrainedModel(PreTrainedModel):
+class DystformerPreTrainedModel(EncoderMixin, PreTrainedModel):
     """What the backbone and its heads share: configuration, initialisation, abilities."""
 
     config: DystformerConfig
@@ -148,11 +156,14 @@ class DystformerPreTrainedModel(PreTrainedModel):
     _can_record_outputs = {
         "hidden_states": DystformerLayer,
         "attentions": OutputRecorder(DystformerAttention, index=1, layer_name="temporal_attention"),
+        "channel_attentions": OutputRecorder(DystformerAttention, index=1, layer_name="channel_attention"),
     }
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
+        if isinstance(module, UnseenEmbedding):
+            init.zeros_(module.weight)
+        elif isinstance(module, nn.Linear):
             init.normal_(module.weight, mean=0.0, std=self.config.init_std)
             if module.bias is not None:
                 init.zeros_(module.bias)
@@ -168,6 +179,16 @@ class DystformerPreTrainedModel(PreTrainedModel):
             module.draw_features()
 
 
+@dataclass
+class DystformerModelOutput(ForecastOutput):
+    """Result of the backbone.
+
+    scaled_values: (batch, time, channels), the window as it was embedded, gaps filled.
+    """
+
+    scaled_values: Tensor | None = None
+
+
 class DystformerModel(DystformerPreTrainedModel):
     """The backbone: scaled patches in, one hidden state per channel and patch out."""
 
@@ -175,6 +196,7 @@ class DystformerModel(DystformerPreTrainedModel):
         super().__init__(config)
         embedding = DynamicsEmbedding if config.embedding == "dynamics" else LinearEmbedding
         self.embedding = embedding(config)
+        self.unseen_embedding = UnseenEmbedding(config) if config.embed_unseen else None
         self.layers = nn.ModuleList(DystformerLayer(config) for _ in range(config.num_hidden_layers))
         self.gradient_checkpointing = False
         self.post_init()
@@ -186,103 +208,62 @@ class DystformerModel(DystformerPreTrainedModel):
         past_values: Tensor,
         past_observed_mask: Tensor | None = None,
         channel_mask: Tensor | None = None,
+        mask: Tensor | None = None,
         **kwargs,
-    ) -> ForecastOutput:
+    ) -> DystformerModelOutput:
         """Encode a window.
 
         Args:
             past_values: (batch, time, channels), data units, at least `patch_length` steps; the oldest steps
-                that fill no patch enter the scaling only. NaN = unseen; unseen values count as the mean.
+                that fill no patch enter the scaling only. NaN = unseen; see `gap_fill` for what stands in for it.
             past_observed_mask: boolean, same shape, True = seen.
-            channel_mask: boolean (batch, channels), True = a real channel; the others are attended to by
-                none but themselves.
+            channel_mask: boolean (batch, channels), True = a real channel; the others, and channels of which nothing
+                is seen, are attended to by none but themselves.
+            mask: boolean (batch, channels, patches) or (batch, time, channels), True = hidden from the model.
         Returns: `last_hidden_state` and each of `hidden_states` (batch, channels, patches, d_model), `loc`
-            and `scale` (batch, 1, channels); `attentions` are the temporal maps, each
-            (batch * channels, heads, patches, patches), with attn_implementation="eager".
+            and `scale` (batch, 1, channels), `scaled_values`; with attn_implementation="eager" and on request,
+            `attentions`, the temporal maps, each (batch * channels, heads, patches, patches), and
+            `channel_attentions`, each (batch * patches, heads, channels, channels).
         """
-        self._check_window(past_values, past_observed_mask, channel_mask, kwargs)
-        mask = observed(past_values, past_observed_mask)
-        z, loc, spread = scale(
-            past_values,
-            mask,
-            epsilon=self.config.scaling_epsilon,
-            relative=self.config.relative_scaling_epsilon,
-        )
-        length = self.config.patch_length
-        num_patches = z.shape[1] // length
-        patches = z[:, -num_patches * length :].transpose(1, 2).unflatten(2, (num_patches, length))
-        hidden_states = self.embedding(patches.to(self.dtype))
-        temporal_rotary = rotary_angles(self.config, num_patches, z.device)
-        channel_rotary = rotary_angles(self.config, z.shape[2], z.device) if self.config.channel_rope else None
-        attention_mask = self._channel_attention_mask(channel_mask, num_patches, hidden_states.dtype)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, temporal_rotary, channel_rotary, attention_mask, **kwargs)
-        return ForecastOutput(last_hidden_state=hidden_states, loc=loc, scale=spread)
-
-    def _check_window(
-        self, past_values: Tensor, past_observed_mask: Tensor | None, channel_mask: Tensor | None, kwargs: dict
-    ) -> None:
-        shape = tuple(past_values.shape)
-        if past_values.ndim != 3:
-            raise ValueError(
-                f"past_values must have shape (batch, time, channels), found {shape}; add the missing axis with "
-                "unsqueeze."
-            )
-        if shape[1] < self.config.patch_length:
-            raise ValueError(
-                f"past_values must have at least one patch of {self.config.patch_length} steps, found {shape[1]}; "
-                "give a longer context."
-            )
-        masks = {"past_observed_mask": (past_observed_mask, shape), "channel_mask": (channel_mask, shape[::2])}
-        for name, (mask, expected) in masks.items():
-            if mask is not None and tuple(mask.shape) != expected:
-                raise ValueError(
-                    f"{name} must have shape {expected} for past_values of {shape}, found {tuple(mask.shape)}; give "
-                    "one truth value each."
-                )
         unknown = sorted(kwargs.keys() - _PASSED_ON)
         if unknown:
             raise TypeError(f"forward takes no arguments {unknown}; see its docstring for those it takes.")
+        check_window(self.config, past_values, past_observed_mask, channel_mask)
+        length = self.config.patch_length
+        seen = observed(past_values, past_observed_mask)
+        visible = seen if mask is None else seen & ~as_value_mask(mask, past_values, length)
+        window = scale_window(self.config, past_values, seen, visible)
+        num_patches = window.values.shape[1] // length
+        hidden_states = self._embed_patches(window, visible, num_patches)
+        device = hidden_states.device
+        temporal_rotary = rotary_angles(self.config, num_patches, device)
+        channel_rotary = rotary_angles(self.config, visible.shape[2], device) if self.config.channel_rope else None
+        attention_mask = channel_attention_mask(visible, channel_mask, num_patches)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, temporal_rotary, channel_rotary, attention_mask, **kwargs)
+        return DystformerModelOutput(
+            last_hidden_state=hidden_states, loc=window.loc, scale=window.scale, scaled_values=window.values
+        )
 
-    @staticmethod
-    def _channel_attention_mask(channel_mask: Tensor | None, num_patches: int, dtype: torch.dtype) -> Tensor | None:
-        if channel_mask is None:
-            return None
-        channels = channel_mask.shape[1]
-        itself = torch.eye(channels, dtype=torch.bool, device=channel_mask.device)
-        hidden = ~(channel_mask.bool()[:, None, :] | itself)  # (batch, channels, channels)
-        mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
-        mask = mask.masked_fill(hidden, torch.finfo(dtype).min)
-        return mask.repeat_interleave(num_patches, dim=0)[:, None]
+    def _embed_patches(self, window: ScaledWindow, visible: Tensor, num_patches: int) -> Tensor:
+        def patches(values: Tensor) -> Tensor:
+            latest = values[:, -num_patches * self.config.patch_length :]
+            return latest.transpose(1, 2).unflatten(2, (num_patches, -1)).to(self.dtype)
 
-
-class DystformerPredictionHead(nn.Module):
-    """Pool over patches, then one linear map to the block, shared by all channels."""
-
-    def __init__(self, config: DystformerConfig):
-        super().__init__()
-        self.pooling_type = config.pooling_type
-        self.dropout = nn.Dropout(config.head_dropout)
-        self.projection = nn.Linear(config.d_model, config.prediction_length, bias=False)
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """(batch, channels, patches, d_model) -> (batch, prediction_length, channels), scaled units."""
-        if self.pooling_type == "mean":
-            pooled = hidden_states.mean(dim=2)
-        elif self.pooling_type == "max":
-            pooled = hidden_states.amax(dim=2)
-        else:
-            pooled = hidden_states[:, :, -1]
-        return self.projection(self.dropout(pooled)).transpose(1, 2)
+        hidden_states = self.embedding(patches(window.values))
+        if self.unseen_embedding is not None:
+            hidden_states = hidden_states + self.unseen_embedding(patches(~visible))
+        return hidden_states
 
 
 class DystformerForPrediction(ForecastMixin, DystformerPreTrainedModel):
-    """Dystformer with a head that forecasts one block of `prediction_length` steps."""
+    """Dystformer with a head that forecasts one block of `prediction_length` steps, as points or distributions."""
 
     def __init__(self, config: DystformerConfig):
         super().__init__(config)
+        self.distribution = build_distribution(config.distribution, config.quantile_levels)
         self.model = DystformerModel(config)
-        self.head = DystformerPredictionHead(config)
+        self.head = DystformerPredictionHead(config, self.distribution.num_parameters if self.distribution else 1)
         self.post_init()
 
     @property
@@ -305,32 +286,104 @@ class DystformerForPrediction(ForecastMixin, DystformerPreTrainedModel):
             past_values, past_observed_mask, channel_mask: as in `DystformerModel.forward`.
             future_values: (batch, at most prediction_length, channels), data units; NaN = unseen.
             future_observed_mask: boolean, same shape; unseen targets do not count in the loss.
-        Returns: `prediction_outputs` (batch, prediction_length, channels) in data units, at least float32.
+        Returns: `prediction_outputs` (batch, prediction_length, channels) in data units, at least float32: with a
+            distribution its medians, beside `distribution_outputs`, its parameters, and with quantiles
+            `quantile_outputs` (batch, prediction_length, channels, levels) at `config.quantile_levels`.
         """
         outputs = self.model(past_values, past_observed_mask, channel_mask, **kwargs)
-        z = self.head(outputs.last_hidden_state)
+        raw = self.head(outputs.last_hidden_state)
         origin = outputs.loc
         if self.config.forecast_origin == "last":
-            mask = observed(past_values, past_observed_mask)
-            origin = last_observed(past_values, mask).to(outputs.loc.dtype)
-        prediction = unscale(z, origin, outputs.scale)
+            seen = observed(past_values, past_observed_mask)
+            origin = last_observed(past_values, seen).to(outputs.loc.dtype)
+        if self.distribution is None:
+            parameters, prediction = None, unscale(raw[..., 0], origin, outputs.scale)
+        else:
+            parameters = self.distribution.parameters(raw, origin, outputs.scale)
+            prediction = self.distribution.point(parameters)
         loss = None
         if future_values is not None:
-            loss = forecast_loss(
+            targets = loss_targets(
                 prediction,
                 future_values,
                 future_observed_mask,
                 loc=outputs.loc,
                 scale=outputs.scale,
-                kind=self.config.loss,
-                huber_delta=self.config.huber_delta,
                 normalize=self.config.normalize_loss,
             )
+            loss = self._loss(prediction, parameters, targets)
         return ForecastOutput(
             loss=loss,
             prediction_outputs=prediction,
+            quantile_outputs=parameters[0] if parameters and self.config.distribution == "quantiles" else None,
+            distribution_outputs=parameters,
             loc=outputs.loc,
             scale=outputs.scale,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            channel_attentions=outputs.channel_attentions,
+        )
+
+    def _loss(self, prediction: Tensor, parameters: tuple[Tensor, ...] | None, targets: LossTargets) -> Tensor:
+        if self.distribution is None or parameters is None:
+            kind, delta = self.config.loss, self.config.huber_delta
+            return mean_over(point_loss(prediction, targets, kind=kind, huber_delta=delta), targets.counted)
+        steps = targets.values.shape[1]
+        parameters = tuple(each[:, :steps] for each in parameters)
+        return mean_over(self.distribution.loss(parameters, targets.values, targets.unit), targets.counted)
+
+
+class DystformerForMaskedModeling(GapFillingMixin, DystformerPreTrainedModel):
+    """Dystformer that reconstructs what is masked: pre-training for its encoder, and gap filling (`complete`)."""
+
+    def __init__(self, config: DystformerConfig):
+        super().__init__(config)
+        self.model = DystformerModel(config)
+        self.head = DystformerMaskedHead(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        past_values: Tensor,
+        past_observed_mask: Tensor | None = None,
+        mask: Tensor | None = None,
+        channel_mask: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **kwargs,
+    ) -> ForecastOutput:
+        """Reconstruct a window from what is not masked.
+
+        Args:
+            past_values, past_observed_mask, channel_mask: as in `DystformerModel.forward`; unseen values are
+                reconstructed too, but have no loss.
+            mask: boolean (batch, channels, patches) or (batch, time, channels), True = hidden. Drawn at random as the
+                configuration says when it is left out, in eval mode too.
+            generator: source of a drawn mask, on the device of the values; torch's own by default.
+        Returns: `prediction_outputs` (batch, patches * patch_length, channels) in data units, the latest steps;
+            `mask`, like them, what was hidden of the seen; `loss`, the mean over that in each window's own scale.
+        """
+        if mask is None:
+            mask = draw_mask(self.config, past_values, generator)
+        mask = as_value_mask(mask, past_values, self.config.patch_length)
+        outputs = self.model(past_values, past_observed_mask, channel_mask, mask, **kwargs)
+        z = self.head(outputs.last_hidden_state)
+        steps = z.shape[1]
+        past_values, mask = past_values[:, -steps:], mask[:, -steps:]
+        seen = observed(past_values, None if past_observed_mask is None else past_observed_mask[:, -steps:])
+        filled = outputs.scaled_values[:, -steps:].masked_fill(seen & ~mask, 0.0)
+        prediction = unscale(z.to(filled.dtype) + filled, outputs.loc, outputs.scale)
+        targets = loss_targets(
+            prediction, past_values, seen & mask, loc=outputs.loc, scale=outputs.scale, normalize=True
+        )
+        losses = point_loss(prediction, targets, kind=self.config.loss, huber_delta=self.config.huber_delta)
+        return ForecastOutput(
+            loss=mean_over(losses, targets.counted),
+            prediction_outputs=prediction,
+            loc=outputs.loc,
+            scale=outputs.scale,
+            mask=seen & mask,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            channel_attentions=outputs.channel_attentions,
         )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hf_tsdyn import DystformerForPrediction
+from hf_tsdyn import DystformerForMaskedModeling, DystformerForPrediction
 from hf_tsdyn.models.dystformer.conversion_dystformer import convert_reference, to_reference
 
 CASES = ("dynamics_embedding", "linear_embedding_max_pool", "no_channel_attention")
@@ -60,7 +60,28 @@ def test_missing_index_tuples_are_named(fixtures):
         convert_reference(state, config)
 
 
-@pytest.mark.parametrize("setting", [{"use_cls_token": True}, {"mode": "mlm"}, {"patch_stride": 8}])
+def test_masked_completion_equals_the_recorded_reference(fixtures):
+    folder = fixtures / "dystformer" / "masked_completion"
+    config, state = json.loads((folder / "case.json").read_text()), load_file(folder / "reference_state.safetensors")
+    inputs, expected = load_file(folder / "inputs.safetensors"), load_file(folder / "outputs.safetensors")
+    model = convert_reference(state, config)
+    assert isinstance(model, DystformerForMaskedModeling)
+    assert model.num_parameters() == config["num_parameters"]
+    with torch.no_grad():
+        output = model(inputs["past_values"], mask=expected["mask"])
+    z = (output.prediction_outputs - output.loc) / output.scale
+    patches = z.transpose(1, 2).unflatten(2, (-1, 16))
+    assert relative_error(patches, expected["prediction_output"]) < 1e-5
+    scaled = ((inputs["past_values"] - output.loc) / output.scale).transpose(1, 2).unflatten(2, (-1, 16))
+    masked = expected["mask"].bool()[..., None]
+    assert relative_error(scaled.masked_fill(masked, 0), expected["patch_input"].masked_fill(masked, 0)) < 1e-5
+    assert output.loss.item() == pytest.approx(expected["loss"].item(), rel=1e-5)
+    back = to_reference(model)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize("setting", [{"use_cls_token": True}, {"mode": "classify"}, {"patch_stride": 8}])
 def test_settings_without_counterpart_are_refused(fixtures, setting):
     folder = fixtures / "dystformer" / "dynamics_embedding"
     config = json.loads((folder / "case.json").read_text()) | setting
@@ -68,12 +89,15 @@ def test_settings_without_counterpart_are_refused(fixtures, setting):
         convert_reference(load_file(folder / "reference_state.safetensors"), config)
 
 
-def test_command_converts_and_the_result_loads(fixtures, tmp_path):
-    source = fixtures / "dystformer" / "no_channel_attention"
+@pytest.mark.parametrize("case", ["no_channel_attention", "masked_completion"])
+def test_command_converts_and_the_result_loads(fixtures, tmp_path, case):
+    source = fixtures / "dystformer" / case
     command = [sys.executable, "-m", "hf_tsdyn.models.dystformer.conversion_dystformer", str(source), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "bit-equal" in done.stdout
-    assert DystformerForPrediction.from_pretrained(tmp_path).config.channel_attention is False
+    model_class = DystformerForMaskedModeling if case == "masked_completion" else DystformerForPrediction
+    assert model_class.__name__ in done.stdout
+    assert model_class.from_pretrained(tmp_path).config.channel_attention is (case == "masked_completion")
 
 
 def test_command_names_what_a_source_lacks(tmp_path):

@@ -47,10 +47,12 @@ class QuantileDistribution:
 
     Args:
         levels: increasing, in (0, 1), 0.5 among them.
+        spread_factor: what the distances from the median are multiplied by, as a calibration found it.
     """
 
-    def __init__(self, levels: Sequence[float]):
+    def __init__(self, levels: Sequence[float], spread_factor: float = 1.0):
         self.levels = tuple(levels)
+        self.spread_factor = spread_factor
         self.num_parameters = len(levels)
         self._middle = self.levels.index(0.5)
         # NumPy: a model may be built on the meta device, where torch has no numbers.
@@ -65,7 +67,7 @@ class QuantileDistribution:
         offsets = torch.tensor(self._offsets, dtype=raw.dtype, device=raw.device)
         fall = F.softplus(below + offsets[:m]).flip(-1).cumsum(-1).flip(-1)
         rise = F.softplus(above + offsets[m:]).cumsum(-1)
-        z = torch.cat([median - fall, median, median + rise], dim=-1)
+        z = torch.cat([median - self.spread_factor * fall, median, median + self.spread_factor * rise], dim=-1)
         return (z * scale[..., None] + origin[..., None],)
 
     def point(self, parameters: tuple[Tensor, ...]) -> Tensor:
@@ -94,15 +96,21 @@ class StudentTDistribution:
     """Student's t with location, scale and degrees of freedom above 2, scored by its negative log-likelihood.
 
     As in transformers' PatchTST (`distribution_output="student_t"`).
+
+    Args:
+        spread_factor: what the scale is multiplied by, as a calibration found it.
     """
 
     num_parameters = 3
+
+    def __init__(self, spread_factor: float = 1.0):
+        self.spread_factor = spread_factor
 
     def parameters(self, raw: Tensor, origin: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
         raw_df, raw_loc, raw_spread = raw.to(scale.dtype).unbind(-1)
         smallest = torch.finfo(scale.dtype).eps
         spread = F.softplus(raw_spread).clamp(min=smallest)
-        return 2 + F.softplus(raw_df), raw_loc * scale + origin, spread * scale
+        return 2 + F.softplus(raw_df), raw_loc * scale + origin, self.spread_factor * spread * scale
 
     def point(self, parameters: tuple[Tensor, ...]) -> Tensor:
         return parameters[1]
@@ -120,11 +128,11 @@ class StudentTDistribution:
         return loc + spread * torch.as_tensor(quantiles).to(loc)
 
 
-def build_distribution(name: str, quantile_levels: Sequence[float]) -> Distribution | None:
+def build_distribution(name: str, quantile_levels: Sequence[float], spread_factor: float) -> Distribution | None:
     """Return the distribution that a configuration names: "quantiles", "student_t", or None for "point"."""
     if name == "quantiles":
-        return QuantileDistribution(quantile_levels)
-    return StudentTDistribution() if name == "student_t" else None
+        return QuantileDistribution(quantile_levels, spread_factor)
+    return StudentTDistribution(spread_factor) if name == "student_t" else None
 
 
 def check_quantile_levels(quantile_levels: Sequence[float]) -> Tensor:
@@ -145,9 +153,14 @@ def check_num_samples(num_samples: int) -> None:
 
 
 def sample_quantiles(samples: Tensor, levels: Tensor) -> Tensor:
-    """Return quantiles (batch, steps, channels, levels) of samples (batch, samples, ...), linear between ranks."""
+    """Return quantiles (batch, steps, channels, levels) of samples (batch, samples, steps, channels).
+
+    Linear between the ranks level (n + 1), so that one more sample falls below with the probability of the level
+    (Hyndman and Fan 1996, definition 6), however few samples there are; the outermost samples bound them.
+    """
     ordered = samples.sort(dim=1).values.movedim(1, -1)
-    ranks = levels.to(samples) * (samples.shape[1] - 1)
+    last = samples.shape[1] - 1
+    ranks = (levels.to(samples) * (last + 2) - 1).clamp(0, last)
     low = ranks.floor().long()
-    high = (low + 1).clamp(max=samples.shape[1] - 1)
+    high = (low + 1).clamp(max=last)
     return torch.lerp(ordered[..., low], ordered[..., high], ranks - low)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .evaluation import STEP_METRIC
 from .results import METRIC_LABELS, EvaluationResults, ResultRow, rows_of, write_atomically
+from .scoring import STEP_METRIC
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,6 +37,16 @@ class AttractorPanel:
     forecast: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class FanPanel:
+    """One channel of a fan figure: context and truth (time,), and (time, 3) low quantile, median, high quantile."""
+
+    title: str
+    past_values: np.ndarray
+    future_values: np.ndarray
+    quantiles: np.ndarray
+
+
 def _matplotlib() -> ModuleType:
     """matplotlib with the parts used here; figures are made without pyplot, so that no display is needed."""
     try:
@@ -49,7 +59,8 @@ def _matplotlib() -> ModuleType:
     return matplotlib
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, width and height in inches, that needs no display."""
     return _matplotlib().figure.Figure(figsize=(width, height), layout="constrained")
 
 
@@ -68,7 +79,7 @@ def attractor_figure(panels: Sequence[AttractorPanel], *, num_columns: int = 3) 
         )
     num_columns = min(num_columns, len(panels))
     num_rows = -(-len(panels) // num_columns)
-    figure = _new_figure(4.0 * num_columns, 3.8 * num_rows + 0.5)
+    figure = new_figure(4.0 * num_columns, 3.8 * num_rows + 0.5)
     for place, panel in enumerate(panels, start=1):
         projection = "3d" if panel.future_values.shape[1] >= 3 else None
         _draw_panel(figure.add_subplot(num_rows, num_columns, place, projection=projection), panel)
@@ -98,28 +109,91 @@ def _draw_panel(axes: Any, panel: AttractorPanel) -> None:
         axes.set_box_aspect(None, zoom=0.85)  # room for the z label
 
 
+def forecast_fan_figure(panels: Sequence[FanPanel], *, nominal: float = 0.8, num_columns: int = 3) -> Figure:
+    """Draw each panel's context, truth and median over time, and the interval of coverage `nominal` as a band.
+
+    Steps count from the end of the context; values are in the data's units. Unseen values leave gaps.
+    Raises: ValueError without panels, or with quantiles of another shape; ImportError without matplotlib.
+    """
+    if not panels or any(panel.quantiles.shape != (len(panel.future_values), 3) for panel in panels):
+        shapes = {panel.title: panel.quantiles.shape for panel in panels}
+        raise ValueError(
+            f"a fan figure needs low, middle and high quantiles (time, 3) of every panel, found {shapes}; take one "
+            "channel of a forecast of three levels."
+        )
+    num_columns = min(num_columns, len(panels))
+    num_rows = -(-len(panels) // num_columns)
+    figure = new_figure(4.6 * num_columns, 2.6 * num_rows + 0.5)
+    for place, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(num_rows, num_columns, place)
+        ahead = np.arange(1, len(panel.future_values) + 1)
+        low, median, high = panel.quantiles.T
+        axes.fill_between(
+            ahead, low, high, color=FORECAST_COLOUR, alpha=0.25, linewidth=0, label=f"{100 * nominal:g} % interval"
+        )
+        axes.plot(np.arange(1 - len(panel.past_values), 1), panel.past_values, color=CONTEXT_COLOUR, label="context")
+        axes.plot(ahead, panel.future_values, color=TRUTH_COLOUR, linewidth=1.2, label="truth")
+        axes.plot(ahead, median, color=FORECAST_COLOUR, linewidth=1.2, label="median")
+        axes.set_title(panel.title, fontsize=12)
+        axes.set_xlabel("steps ahead")
+        axes.spines[["top", "right"]].set_visible(False)
+    _legend_beside(figure)
+    return figure
+
+
+def calibration_figure(results: EvaluationResults, *, model: str) -> Figure:
+    """Draw the share of targets at or below each quantile against its level, a line a horizon; right is the diagonal.
+
+    Raises: ValueError if the model was scored without a distribution; ImportError without matplotlib.
+    """
+    calibration = results.header.get("calibration", {})
+    if model not in calibration:
+        raise ValueError(
+            f"calibration needs a model scored with its distribution, found {model!r} and those of "
+            f"{list(calibration)}; evaluate it with quantile levels."
+        )
+    figure = new_figure(5.2, 5.4)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=CONTEXT_COLOUR, linewidth=1, label="calibrated")
+    for place, entry in enumerate(calibration[model]):
+        shares = np.array(entry["share_below"], dtype=float)  # None, where nothing was seen, becomes NaN
+        colour, style = _style(place)
+        label = f"first {entry['horizon']} steps"
+        axes.plot(entry["levels"], shares, color=colour, linestyle=style, linewidth=1.5, marker="o", label=label)
+    axes.set(xlabel="level of the quantile", ylabel="share of targets below", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    _legend_beside(figure, num_columns=3)
+    return figure
+
+
 def error_growth_figure(results: EvaluationResults, *, models: Sequence[str] | None = None) -> Figure:
     """Draw how the error of a single step grows with its distance, median over systems with the quartiles as a band.
 
-    Steps are turned into periods of each system, and each curve is interpolated in the logarithm of time where it
-    is defined; where fewer than half of the systems reach, the curve ends.
+    Steps are turned into periods of each system, unless that of one is unknown, and each curve is interpolated in the
+    logarithm of time where it is defined; where fewer than half of the systems reach, the curve ends.
     """
-    figure = _new_figure(7.5, 4.8)
+    figure = new_figure(7.5, 4.8)
     axes = figure.add_subplot()
     for place, model in enumerate(models or results.header["models"]):
-        periods, quartiles = _growth_quartiles(results, model)
+        times, quartiles = _growth_quartiles(results, model)
         colour, style = _style(place)
-        axes.plot(periods, quartiles[1], color=colour, linestyle=style, linewidth=2, label=model)
-        axes.fill_between(periods, quartiles[0], quartiles[2], color=colour, alpha=0.12, linewidth=0)
-    axes.set(xscale="log", yscale="log", xlabel="time ahead (periods)", ylabel=METRIC_LABELS[STEP_METRIC])
+        axes.plot(times, quartiles[1], color=colour, linestyle=style, linewidth=2, label=model)
+        axes.fill_between(times, quartiles[0], quartiles[2], color=colour, alpha=0.12, linewidth=0)
+    unit = "periods" if _periods_are_known(results) else "steps"
+    axes.set(xscale="log", yscale="log", xlabel=f"time ahead ({unit})", ylabel=METRIC_LABELS[STEP_METRIC])
     axes.grid(alpha=0.25, which="major")
     axes.spines[["top", "right"]].set_visible(False)
     _legend_beside(figure)
     return figure
 
 
+def _periods_are_known(results: EvaluationResults) -> bool:
+    return all(facts["steps_per_period"] is not None for facts in results.header["systems"].values())
+
+
 def _growth_quartiles(results: EvaluationResults, model: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return `(periods, quartiles)`: a grid of times ahead and the three quartiles (3, times) over systems."""
+    """Return `(times, quartiles)`: a grid of times ahead and the three quartiles (3, times) over systems."""
     curves: dict[str, list[ResultRow]] = {}
     for row in rows_of(results.rows, model=model, metric=STEP_METRIC):
         curves.setdefault(row.system, []).append(row)
@@ -131,7 +205,7 @@ def _growth_quartiles(results: EvaluationResults, model: str) -> tuple[np.ndarra
     times, values = [], []
     for system, rows in curves.items():
         rows = sorted(rows, key=lambda row: row.horizon)
-        rate = results.header["systems"][system]["steps_per_period"]
+        rate = results.header["systems"][system]["steps_per_period"] if _periods_are_known(results) else 1
         times.append(np.log([row.horizon / rate for row in rows]))
         values.append(np.log(np.clip([row.value for row in rows], *DRAWN_ERRORS)))
     grid = np.linspace(min(t[0] for t in times), max(t[-1] for t in times), 60)
@@ -155,7 +229,7 @@ def system_error_figure(
             f"{results.header['models']} and horizons {results.header['protocol']['horizons']}."
         )
     place = {row.system: index for index, row in enumerate(rows)}
-    figure = _new_figure(7.5, 1.3 + 0.27 * len(rows))
+    figure = new_figure(7.5, 1.3 + 0.27 * len(rows))
     axes = figure.add_subplot()
     others = [name for name in results.header["baselines"] if name != model]
     marks = {name: rows_of(results.rows, model=name, metric=metric, horizon=horizon) for name in others}
@@ -182,13 +256,15 @@ def _style(place: int) -> tuple[str, str]:
     return COLOURS[place % len(COLOURS)], LINE_STYLES[place % len(LINE_STYLES)]
 
 
-def _legend_beside(figure: Figure) -> None:
+def _legend_beside(figure: Figure, *, num_columns: int = 4) -> None:
     """Put the legend above the axes, where it covers no data."""
     axes: Axes = figure.axes[0]
     handles, labels = axes.get_legend_handles_labels()
     if axes.containers:  # bars come last in matplotlib's order, first in ours
         handles, labels = handles[-1:] + handles[:-1], labels[-1:] + labels[:-1]
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4), frameon=False, fontsize=11)
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=min(len(labels), num_columns), frameon=False, fontsize=11
+    )
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 150) -> None:

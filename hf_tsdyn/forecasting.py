@@ -6,13 +6,14 @@ import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
 from .distributions import Distribution, check_num_samples, check_quantile_levels, sample_quantiles
+from .observations import check_past_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as _Model
@@ -58,66 +59,13 @@ class ForecastOutput(ModelOutput):
     prediction_outputs: Tensor | None = None
     quantile_outputs: Tensor | None = None
     distribution_outputs: tuple[Tensor, ...] | None = None
+    last_hidden_state: Tensor | None = None
     loc: Tensor | None = None
     scale: Tensor | None = None
     mask: Tensor | None = None
-    last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     channel_attentions: tuple[Tensor, ...] | None = None
-
-
-def observed(past_values: Tensor, past_observed_mask: Tensor | None) -> Tensor:
-    """Return the boolean mask of seen values: what the caller marked, less what is NaN."""
-    seen = ~past_values.isnan()
-    return seen if past_observed_mask is None else seen & past_observed_mask.bool()
-
-
-def last_observed(past_values: Tensor, observed_mask: Tensor) -> Tensor:
-    """Return each channel's latest seen value (batch, 1, channels); 0 where nothing is seen.
-
-    Args:
-        past_values: (batch, time, channels). observed_mask: boolean, same shape.
-    """
-    steps = torch.arange(1, past_values.shape[1] + 1, device=past_values.device)[:, None]
-    latest = (observed_mask * steps).argmax(dim=1, keepdim=True)
-    found = past_values.gather(1, latest)
-    return found.masked_fill(~observed_mask.gather(1, latest), 0.0)
-
-
-def check_past_values(past_values: Tensor, past_observed_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return `(values, mask)`: a copy with every unseen value set to 0, and the boolean mask of seen ones.
-
-    Raises: TypeError if `past_values` is no floating tensor; ValueError if it is not (batch, time, channels),
-    is infinite somewhere, if the mask has another shape, or if a series has no seen value at all.
-    """
-    if not isinstance(past_values, Tensor) or not past_values.is_floating_point():
-        found = past_values.dtype if isinstance(past_values, Tensor) else type(past_values).__name__
-        raise TypeError(
-            f"past_values must be a floating-point tensor, found {found}; convert it first, or pass arrays "
-            "and lists through hf_tsdyn.ForecastPipeline."
-        )
-    if past_values.ndim != 3 or 0 in past_values.shape:
-        raise ValueError(
-            "past_values must have shape (batch, time, channels), none of them 0, found "
-            f"{tuple(past_values.shape)}; add the missing axis with unsqueeze."
-        )
-    if past_observed_mask is not None and past_observed_mask.shape != past_values.shape:
-        raise ValueError(
-            f"past_observed_mask must have the shape of past_values, {tuple(past_values.shape)}, found "
-            f"{tuple(past_observed_mask.shape)}; give one truth value per value."
-        )
-    mask = observed(past_values, past_observed_mask)
-    empty = (~mask.flatten(1).any(dim=1)).nonzero().flatten().tolist()
-    if empty:
-        raise ValueError(
-            "every series of past_values must have at least one seen value, found none in those at batch index "
-            f"{empty[:5]}; drop them, or check the mask (True = seen)."
-        )
-    values = past_values.masked_fill(~mask, 0.0)
-    if not values.isfinite().all():
-        raise ValueError("seen past_values must be finite, found infinite ones; mask them with past_observed_mask.")
-    return values, mask
 
 
 def check_prediction_length(prediction_length: int) -> int:
@@ -132,6 +80,13 @@ def check_prediction_length(prediction_length: int) -> int:
             "it counts steps of the series' own sampling interval."
         )
     return steps
+
+
+class Block(NamedTuple):
+    """What a model says of the next steps: points (batch, steps, channels), and its distribution's parameters."""
+
+    points: Tensor
+    parameters: tuple[Tensor, ...]
 
 
 class ForecastMixin(_Model):
@@ -190,19 +145,29 @@ class ForecastMixin(_Model):
         return values.to(self.device, torch.promote_types(values.dtype, torch.float32)), mask.to(self.device)
 
     def _roll_out(
-        self, values: Tensor, mask: Tensor, *, steps: int, keep: int | None, scores: Tensor | None = None
+        self,
+        values: Tensor,
+        mask: Tensor,
+        *,
+        steps: int,
+        keep: int | None,
+        scores: Tensor | None = None,
+        first: Block | None = None,
     ) -> Tensor:
-        """Point forecasts, or with `scores` (batch, blocks, channels) the sampled path that they choose."""
+        """Point forecasts, or with `scores` (batch, blocks, channels) the sampled path that they choose.
+
+        first: the first block, where it is known already.
+        """
         blocks = []
         known = mask.any(dim=1, keepdim=True)  # a channel that was never seen stays so: its forecast informs no other
         lost = torch.zeros(values.shape[0], 1, 1, dtype=torch.bool, device=values.device)
         while steps > 0:
             if keep is not None:
                 values, mask = values[:, -keep:], mask[:, -keep:]
-            output = self(past_values=values, past_observed_mask=mask)
-            block = output.prediction_outputs
+            block, parameters = first or self._forecast_block(values, mask)
+            first = None
             if scores is not None:
-                block = self._quantiles(output, scores[:, None, len(blocks), :, None])[..., 0]
+                block = self._quantiles(parameters, scores[:, None, len(blocks), :, None])[..., 0]
             block = block[:, :steps].to(values.dtype)
             steps -= block.shape[1]
             lost = lost | ~block.isfinite().all(dim=(1, 2), keepdim=True)
@@ -214,9 +179,12 @@ class ForecastMixin(_Model):
     distribution: Distribution | None = None
     """What the model's head describes of each value; None for point forecasts."""
 
-    def _quantiles(self, output: ForecastOutput, scores: Tensor) -> Tensor:
-        distribution, parameters = cast(Distribution, self.distribution), output.distribution_outputs
-        return distribution.at_scores(cast("tuple[Tensor, ...]", parameters), scores)
+    def _forecast_block(self, values: Tensor, mask: Tensor) -> Block:
+        output = self(past_values=values, past_observed_mask=mask)
+        return Block(output.prediction_outputs, output.distribution_outputs or ())
+
+    def _quantiles(self, parameters: tuple[Tensor, ...], scores: Tensor) -> Tensor:
+        return cast(Distribution, self.distribution).at_scores(parameters, scores)
 
     @torch.no_grad()
     def forecast_quantiles(
@@ -257,30 +225,47 @@ class ForecastMixin(_Model):
         keep = min(values.shape[1], self.max_context_length or values.shape[1])
         values, mask = values[:, -keep:], mask[:, -keep:]
         with evaluating(self):
-            output = self(past_values=values, past_observed_mask=mask)
-            block = output.prediction_outputs.shape[1]
+            first = self._forecast_block(values, mask)
+            length = first.points.shape[1]
             scores = torch.special.ndtri(levels).to(values)
-            quantiles = self._quantiles(output, scores)[:, :steps].to(values.dtype)
-            if steps > block:
+            quantiles = self._quantiles(first.parameters, scores)[:, :steps].to(values.dtype)
+            if steps > length:
                 generator = torch.Generator().manual_seed(0) if generator is None else generator
-                paths = self._sample_paths(values, mask, steps, -(-steps // block), num_samples, generator)
-                quantiles = torch.cat([quantiles, sample_quantiles(paths[:, :, block:], levels)], dim=1)
+                paths = self._sample_paths(values, mask, first, steps, num_samples, generator)
+                quantiles = torch.cat([quantiles, sample_quantiles(paths[:, :, length:], levels)], dim=1)
         order = levels.argsort()
         quantiles[..., order] = quantiles[..., order].cummax(dim=-1).values  # rounding alone could cross them
         return quantiles.to(past_values)
 
     def _sample_paths(
-        self, values: Tensor, mask: Tensor, steps: int, num_blocks: int, num_samples: int, generator: torch.Generator
+        self,
+        values: Tensor,
+        mask: Tensor,
+        first: Block,
+        steps: int,
+        num_samples: int,
+        generator: torch.Generator,
     ) -> Tensor:
         """(batch, samples, steps, channels), a few series at a time; no path depends on how they are cut."""
-        batch, _, channels = values.shape
+        batch, length, channels = values.shape
+        num_blocks = -(-steps // first.points.shape[1])
         scores = torch.randn(batch, num_samples, num_blocks, channels, generator=generator).to(values)
         group = max(1, MAX_PATHS // num_samples)
         paths = []
-        for first in range(0, batch, group):
-            part = slice(first, first + group)
-            repeated = (each[part].repeat_interleave(num_samples, dim=0) for each in (values, mask))
-            path = self._roll_out(*repeated, steps=steps, keep=values.shape[1], scores=scores[part].flatten(0, 1))
+        for start in range(0, batch, group):
+
+            def repeated(each: Tensor, part: slice = slice(start, start + group)) -> Tensor:
+                return each[part].repeat_interleave(num_samples, dim=0)
+
+            block = Block(repeated(first.points), tuple(map(repeated, first.parameters)))
+            path = self._roll_out(
+                repeated(values),
+                repeated(mask),
+                steps=steps,
+                keep=length,
+                scores=scores[start : start + group].flatten(0, 1),
+                first=block,
+            )
             paths.append(path.unflatten(0, (-1, num_samples)))
         return torch.cat(paths)
 

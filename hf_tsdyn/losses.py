@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .forecasting import observed
+from .observations import observed
 
 MAX_LOSS_DEVIATION = 10.0
 """No target counts in a normalised loss as farther from the context than so many of its standard deviations."""

@@ -15,6 +15,7 @@ from .results import METRIC_LABELS, EvaluationResults
 
 ERROR_METRICS = ("smape", "normalised_mae")
 VALID_TIME_METRICS = ("vpt_lyapunov@0.4", "vpt_periods@0.4", "vpt_lyapunov@0.2", "vpt_periods@0.2")
+QUANTILE_METRICS = ("coverage@0.8", "interval_width@0.8", "normalised_crps")
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,23 @@ def render_model_card(results: EvaluationResults, facts: ModelCardFacts, *, temp
             f"the results must hold the card's model {facts.model!r}, found {header['models']}; evaluate it, or "
             "correct the name."
         )
+    source = Path(template) if template else Path(__file__).parent / "templates" / "model_card.md"
+    return render_strictly(source, _variables(results, facts))
+
+
+def render_strictly(template: Path, variables: Mapping[str, Any]) -> str:
+    """Return the text of a Jinja template.
+
+    Raises: ValueError if it names a variable that is not given.
+    """
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    source = Path(template) if template else Path(__file__).parent / "templates" / "model_card.md"
     try:
-        return environment.from_string(source.read_text()).render(_variables(results, facts))
+        return environment.from_string(template.read_text()).render(variables)
     except jinja2.UndefinedError as error:
         raise ValueError(
-            f"every variable of {source.name} must be given, found one that is not: {error.message}; correct its "
+            f"every variable of {template.name} must be given, found one that is not: {error.message}; correct its "
             "name in the template."
         ) from error
 
@@ -81,7 +90,9 @@ def _variables(results: EvaluationResults, facts: ModelCardFacts) -> dict[str, A
         "facts": facts,
         "front_matter": _front_matter(results, facts),
         "error_table": results.summary_table(ERROR_METRICS),
-        "valid_time_table": results.summary_table(VALID_TIME_METRICS),
+        "valid_time_table": results.summary_table(VALID_TIME_METRICS) if _has(results, VALID_TIME_METRICS) else "",
+        "interval_table": results.summary_table(QUANTILE_METRICS) if _has(results, QUANTILE_METRICS[:1]) else "",
+        "pooled_coverage": _pooled_coverage(results, facts.model),
         "difference_table": _difference_table(results, facts.model),
         "num_lyapunov_systems": max((row.num_systems for row in lyapunov), default=0),
         "failures": ", ".join(f"{name} {count}" for name, count in failed.items()),
@@ -94,10 +105,22 @@ def _variables(results: EvaluationResults, facts: ModelCardFacts) -> dict[str, A
     }
 
 
+def _has(results: EvaluationResults, metrics: tuple[str, ...]) -> bool:
+    return any(row.metric in metrics for row in results.summary)
+
+
+def _pooled_coverage(results: EvaluationResults, model: str) -> str:
+    """What share of all targets the model's 80 % intervals hold, horizon by horizon; empty without a distribution."""
+    entries = results.header.get("calibration", {}).get(model, [])
+    shares = {entry["horizon"]: entry["coverage"].get("0.8") for entry in entries}
+    return ", ".join(f"{100 * share:.1f} % @ {horizon}" for horizon, share in shares.items() if share is not None)
+
+
 def _front_matter(results: EvaluationResults, facts: ModelCardFacts) -> str:
     """The Hub's metadata, the model's own medians among it."""
     rows = [row for row in results.summary if row.model == facts.model]
-    shown = [row for metric in (*ERROR_METRICS, *VALID_TIME_METRICS) for row in rows if row.metric == metric]
+    metrics = (*ERROR_METRICS, *VALID_TIME_METRICS, *QUANTILE_METRICS)
+    shown = [row for metric in metrics for row in rows if row.metric == metric]
     evaluated = [
         EvalResult(
             task_type="time-series-forecasting",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -65,17 +65,47 @@ class ForecastPipeline:
         *,
         prediction_length: int,
         quantile_levels: Sequence[float] = (0.1, 0.5, 0.9),
+        num_samples: int = 100,
+        generator: torch.Generator | None = None,
     ) -> Any:
         """Quantiles of the forecasts, laid out as `predict`'s results with one more axis (levels) at the end.
 
+        Args:
+            num_samples, generator: how many paths a series and what they are drawn from, for forecasters that sample;
+                what is drawn for a series depends on those before it. Without a generator the forecaster's own rule.
         Raises: NotImplementedError where the forecaster has no distribution.
         """
-        forecast_quantiles = self._quantile_forecaster()
+        forecast_quantiles = self._method("forecast_quantiles", "call predict for its point forecasts")
 
         def forecast(values: Tensor) -> Tensor:
-            return forecast_quantiles(values, prediction_length=prediction_length, quantile_levels=quantile_levels)
+            return forecast_quantiles(
+                values,
+                prediction_length=prediction_length,
+                quantile_levels=quantile_levels,
+                num_samples=num_samples,
+                generator=generator,
+            )
 
         return self._apply(forecast, inputs)
+
+    def embed(
+        self, inputs: Series | Sequence[Series], *, level: Literal["pooled", "channels", "patches"] = "pooled"
+    ) -> Any:
+        """Represent series by vectors: what a model's encoder makes of them, for any use but forecasting.
+
+        Args:
+            inputs: as in `predict`; a series (time,) counts as one channel.
+            level: "pooled" for one vector a series (width,), "channels" (channels, width), "patches"
+                (channels, patches, width).
+        Returns: an array for one series, an array with a leading batch axis for a batch array, a list of arrays for a
+            list.
+        Raises: NotImplementedError where the forecaster is no model with an encoder; ValueError on another level.
+        """
+        levels = ("pooled", "channels", "patches")
+        if level not in levels:
+            raise ValueError(f"level must be one of {levels}, found {level!r}; 'pooled' is one vector a series.")
+        embed = self._method("embed", "load a model with an encoder, such as a dystformer")
+        return self._apply(lambda values: embed(values)[level].float().cpu(), inputs, drop_channel=False)
 
     def predict_df(
         self,
@@ -86,6 +116,8 @@ class ForecastPipeline:
         timestamp_column: str = "timestamp",
         target: str | Sequence[str] = "target",
         quantile_levels: Sequence[float] = (),
+        num_samples: int = 100,
+        generator: torch.Generator | None = None,
     ) -> pd.DataFrame:
         """Forecast every series of a long data frame, several target columns jointly as channels.
 
@@ -93,6 +125,7 @@ class ForecastPipeline:
             df: one row per series and time; times of a series must be evenly spaced (any order), numeric or
                 datetime; missing targets are unseen.
             quantile_levels: adds one column per level, named by it, where the forecaster can.
+            num_samples, generator: as in `predict_quantiles`.
         Returns: columns `id_column`, `timestamp_column`, `target_name`, `predictions` and the quantiles; one row per
             series, target and future time, in the order in which series and targets are given.
         """
@@ -103,7 +136,11 @@ class ForecastPipeline:
         quantiles: Sequence[np.ndarray] = [np.empty((prediction_length, len(targets), 0))] * len(groups)
         if len(quantile_levels):
             quantiles = self.predict_quantiles(
-                inputs, prediction_length=prediction_length, quantile_levels=quantile_levels
+                inputs,
+                prediction_length=prediction_length,
+                quantile_levels=quantile_levels,
+                num_samples=num_samples,
+                generator=generator,
             )
         frames = []
         for (item, group), forecast, levels in zip(groups, forecasts, quantiles, strict=True):
@@ -115,31 +152,36 @@ class ForecastPipeline:
                 frames.append(pd.DataFrame(columns))
         return pd.concat(frames, ignore_index=True)
 
-    def _quantile_forecaster(self) -> Callable[..., Tensor]:
-        method = getattr(self.forecaster, "forecast_quantiles", None)
+    def _method(self, name: str, otherwise: str) -> Callable[..., Any]:
+        method = getattr(self.forecaster, name, None)
         if method is None:
             raise NotImplementedError(
-                f"quantiles need a forecaster with forecast_quantiles, found {type(self.forecaster).__name__}; "
-                "call predict for its point forecasts."
+                f"the forecaster must have {name}, found {type(self.forecaster).__name__} without it; {otherwise}."
             )
         return method
 
-    def _apply(self, forecast: Callable[[Tensor], Tensor], inputs: Any) -> Any:
+    def _apply(self, function: Callable[[Tensor], Tensor], inputs: Any, *, drop_channel: bool = True) -> Any:
+        """Apply `function` to batches of equal shape, and lay the results out as the inputs are.
+
+        drop_channel: results have a channel axis after that of time, which series (time,) are given without.
+        """
         if isinstance(inputs, np.ndarray | Tensor):
             if inputs.ndim == 3 and len(inputs):
-                return np.stack(self._forecast_all(forecast, list(inputs)))
-            return self._forecast_all(forecast, [inputs])[0]
+                return np.stack(self._apply_to_all(function, list(inputs), drop_channel))
+            return self._apply_to_all(function, [inputs], drop_channel)[0]
         if not isinstance(inputs, list | tuple) or not len(inputs):
             raise TypeError(
                 f"inputs must be an array, a tensor or a non-empty list of series, found {type(inputs).__name__}; "
                 "use predict_df for data frames."
             )
         if np.isscalar(inputs[0]):
-            return self._forecast_all(forecast, [inputs])[0]
-        return self._forecast_all(forecast, list(inputs))
+            return self._apply_to_all(function, [inputs], drop_channel)[0]
+        return self._apply_to_all(function, list(inputs), drop_channel)
 
-    def _forecast_all(self, forecast: Callable[[Tensor], Tensor], inputs: list[Any]) -> list[np.ndarray]:
-        """Forecast series of equal shape together, so that each gets exactly the forecast it would get alone."""
+    def _apply_to_all(
+        self, function: Callable[[Tensor], Tensor], inputs: list[Any], drop_channel: bool
+    ) -> list[np.ndarray]:
+        """Take series of equal shape together, so that each gets exactly what it would get alone."""
         series = [_as_tensor(values, position) for position, values in enumerate(inputs)]
         buckets: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for position, values in enumerate(series):
@@ -151,8 +193,8 @@ class ForecastPipeline:
                 batch = torch.stack([series[position] for position in chunk])
                 batch = batch[..., None] if batch.ndim == 2 else batch
                 _check_seen(batch, chunk)
-                for position, values in zip(chunk, forecast(batch), strict=True):
-                    values = values[:, 0] if series[position].ndim == 1 else values
+                for position, values in zip(chunk, function(batch), strict=True):
+                    values = values[:, 0] if drop_channel and series[position].ndim == 1 else values
                     results[position] = values.numpy()
         return results
 

@@ -26,6 +26,15 @@ METRIC_LABELS = {
     "vpt_periods@0.2": "valid time, periods (0.2)",
     "vpt_lyapunov@0.4": "valid time, Lyapunov times (0.4)",
     "vpt_lyapunov@0.2": "valid time, Lyapunov times (0.2)",
+    "completion_mae@patches": "MAE / window std, patches hidden",
+    "completion_mae@channel_consistent": "MAE / window std, patches of all channels hidden",
+    "completion_mae@span": "MAE / window std, one span hidden",
+    "normalised_crps": "CRPS / context std",
+    "coverage@0.8": "coverage of the 80 % interval",
+    "coverage@0.6": "coverage of the 60 % interval",
+    "coverage@0.4": "coverage of the 40 % interval",
+    "coverage@0.2": "coverage of the 20 % interval",
+    "interval_width@0.8": "width of the 80 % interval / context std",
 }
 """Names for tables and axes; a metric that is not here goes by its own name."""
 
@@ -75,8 +84,10 @@ class EvaluationResults:
     """Long rows, their medians over systems, and how they came about.
 
     header: `models`, `baselines`, `protocol`, `dataset` (fingerprint, split, counts), `systems` (per system:
-    steps_per_period, num_channels, num_trajectories, lyapunov_times_per_period or None), `cost` (per model:
-    cpu_seconds, wall_seconds, failed_windows), `versions`, `hardware`, `git_revision` (None outside a checkout).
+    num_channels, num_trajectories, steps_per_period and lyapunov_times_per_period, None where unknown), `cost` (per
+    model: cpu_seconds, wall_seconds, those of quantiles, failed_windows), `calibration` (per model with a distribution
+    and horizon, as `hf_tsdyn.scoring.calibration` says; absent in older files), `versions`, `hardware`,
+    `git_revision` (None outside a checkout).
     """
 
     header: dict[str, Any]
@@ -88,8 +99,10 @@ class EvaluationResults:
         """Write the results as JSON, one row a line, replacing `path` in one step.
 
         Infinite values (a forecast that was not finite) are written as the string "Infinity".
+        Raises: ValueError if a value is NaN, or one in the header infinite.
         """
-        parts = [f'"format_version": {FORMAT_VERSION}', f'"header": {json.dumps(self.header, indent=1)}']
+        header = json.dumps(self.header, indent=1, allow_nan=False)
+        parts = [f'"format_version": {FORMAT_VERSION}', f'"header": {header}']
         for name in ("rows", "summary", "differences"):
             lines = ",\n".join(_to_json(row) for row in getattr(self, name))
             parts.append(f'"{name}": [\n{lines}\n]')
@@ -134,10 +147,12 @@ class EvaluationResults:
     ) -> str:
         """Render a Markdown table: a model a row, horizon x metric as columns, median [low, high] over systems.
 
+        A model that is scored on none of the columns has no row, one that lacks some has "-" there.
         metrics: of those in the summary, in this order. horizons: all evaluated ones by default.
         Raises: ValueError if nothing is left to show.
         """
         present = {(row.metric, row.horizon) for row in self.summary}
+        cells = {(row.model, row.metric, row.horizon): _cell(row) for row in self.summary}
         wanted = sorted({h for _, h in present}) if horizons is None else horizons
         columns = [(metric, h) for metric in metrics for h in wanted if (metric, h) in present]
         if not columns:
@@ -148,13 +163,15 @@ class EvaluationResults:
         titles = [f"{METRIC_LABELS.get(metric, metric)} @ {h}" for metric, h in columns]
         lines = ["| model | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(columns)]
         for model in self.header["models"]:
-            cells = [_cell(self.summary_of(model, metric, h)) for metric, h in columns]
-            lines.append(f"| {model} | " + " | ".join(cells) + " |")
+            shown = [cells.get((model, metric, h), "-") for metric, h in columns]
+            if set(shown) != {"-"}:
+                lines.append(f"| {model} | " + " | ".join(shown) + " |")
         return "\n".join(lines)
 
 
 def _cell(row: SummaryRow) -> str:
-    return f"{row.median:.3g} [{row.low:.3g}, {row.high:.3g}]"
+    interval = f" [{row.low:.3g}, {row.high:.3g}]" if row.num_systems > 1 else ""  # one system has no interval
+    return f"{row.median:.3g}{interval}"
 
 
 def _to_json(row: ResultRow | SummaryRow | DifferenceRow) -> str:
@@ -207,8 +224,8 @@ def summarise(
         interval = bootstrap_median(list(values.values()), rng=np.random.default_rng(seed), **options)
         summary.append(SummaryRow(model, horizon, metric, *interval, len(values)))
         for baseline in baselines:
-            if baseline == model:
-                continue
+            if baseline == model or (baseline, horizon, metric) not in cells:
+                continue  # a baseline without a distribution has no scores of one
             reference = [cells[baseline, horizon, metric][system] for system in values]
             rng = np.random.default_rng(seed)
             interval = bootstrap_paired_difference(list(values.values()), reference, rng=rng, **options)

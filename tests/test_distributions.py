@@ -122,11 +122,28 @@ def test_losses_of_impossible_units_have_finite_gradients(distribution):
 def test_sample_quantiles_are_numpys(generator):
     samples = torch.randn(2, 37, 5, 3, generator=generator, dtype=torch.float64)
     levels = check_quantile_levels([0.1, 0.5, 0.77, 0.99])
-    expected = np.moveaxis(np.quantile(samples.numpy(), levels.numpy(), axis=1), 0, -1)
+    expected = np.moveaxis(np.quantile(samples.numpy(), levels.numpy(), axis=1, method="weibull"), 0, -1)
     np.testing.assert_allclose(sample_quantiles(samples, levels), expected)
 
 
+@pytest.mark.parametrize("name", ["quantiles", "student_t"])
+def test_a_spread_factor_stretches_a_distribution_around_its_median(generator, name):
+    plain, stretched = (build_distribution(name, LEVELS, factor) for factor in (1.0, 1.5))
+    raws = raw(plain, generator)
+    scores = torch.linspace(-2, 2, 7)
+    found = [each.at_scores(each.parameters(raws, ORIGIN, SCALE), scores) for each in (plain, stretched)]
+    median = plain.point(plain.parameters(raws, ORIGIN, SCALE))[..., None]
+    torch.testing.assert_close(found[1] - median, 1.5 * (found[0] - median), atol=1e-4, rtol=1e-4)
+
+
+def test_intervals_of_few_samples_hold_what_they_should(generator):
+    samples = torch.randn(4000, 21, 1, 1, generator=generator)
+    low, high = sample_quantiles(samples[:, :20], check_quantile_levels([0.1, 0.9])).unbind(-1)
+    held = (samples[:, 20] >= low[:, 0]) & (samples[:, 20] <= high[:, 0])
+    assert held.float().mean().item() == pytest.approx(0.8, abs=0.02)
+
+
 def test_distributions_go_by_name():
-    assert build_distribution("point", LEVELS) is None
-    assert build_distribution("quantiles", LEVELS).num_parameters == 11
-    assert isinstance(build_distribution("student_t", LEVELS), StudentTDistribution)
+    assert build_distribution("point", LEVELS, 1.0) is None
+    assert build_distribution("quantiles", LEVELS, 1.0).num_parameters == 11
+    assert isinstance(build_distribution("student_t", LEVELS, 1.0), StudentTDistribution)

@@ -201,6 +201,13 @@ def test_the_summary_can_be_made_again_from_the_file(results, tmp_path):
     assert again == (results.summary, results.differences)
 
 
+def test_a_header_that_is_no_json_is_refused_and_nothing_written(results, tmp_path):
+    header = results.header | {"extra": float("nan")}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        dataclasses.replace(results, header=header).write(tmp_path / "results.json")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [("{}", "format_version None"), ("[1", "found no JSON"), ("[]", "format_version None")]
 )
@@ -262,7 +269,17 @@ def test_unknown_baselines_and_no_forecasters_are_refused(dataset):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"horizons": ()}, {"horizons": (0, 4)}, {"num_windows": 0}, {"confidence": 1.0}, {"vpt_thresholds": (0,)}]
+    "wrong",
+    [
+        {"horizons": ()},
+        {"horizons": (0, 4)},
+        {"num_windows": 0},
+        {"confidence": 1.0},
+        {"vpt_thresholds": (0,)},
+        {"num_samples": 0},
+        {"quantile_levels": (0.9, 0.1)},
+        {"quantile_levels": (0.5, 1.0)},
+    ],
 )
 def test_an_impossible_protocol_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -6,15 +6,18 @@ import sys
 import numpy as np
 import pytest
 
-from hf_tsdyn.evaluation import STEP_METRIC
 from hf_tsdyn.figures import (
     AttractorPanel,
+    FanPanel,
     attractor_figure,
+    calibration_figure,
     error_growth_figure,
+    forecast_fan_figure,
     save_figure,
     system_error_figure,
 )
 from hf_tsdyn.results import EvaluationResults, ResultRow
+from hf_tsdyn.scoring import STEP_METRIC
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -37,6 +40,12 @@ def results():
         "baselines": ["mean"],
         "systems": {system: {"steps_per_period": 32.0} for system in SYSTEMS},
         "protocol": {"horizons": [64]},
+        "calibration": {
+            "model": [
+                {"horizon": 16, "levels": [0.1, 0.5, 0.9], "share_below": [0.2, 0.5, 0.8], "coverage": {"0.8": 0.6}},
+                {"horizon": 64, "levels": [0.1, 0.5, 0.9], "share_below": [0.3, 0.4, 0.7], "coverage": {"0.8": 0.4}},
+            ]
+        },
     }
     return EvaluationResults(header, rows, [], [])
 
@@ -69,6 +78,54 @@ def test_error_growth_ends_where_fewer_than_half_of_the_systems_reach(results):
     results.header["systems"]["Aizawa"]["steps_per_period"] = 3.2
     periods = error_growth_figure(results, models=["model"]).axes[0].get_lines()[0].get_xdata()
     assert np.max(np.asarray(periods)) <= 2 + 1e-9
+
+
+def test_error_growth_is_in_steps_where_a_period_is_unknown(results):
+    results.header["systems"]["Aizawa"]["steps_per_period"] = None
+    axes = error_growth_figure(results).axes[0]
+    steps = np.asarray(axes.get_lines()[0].get_xdata())
+    assert (steps[0], steps[-1]) == pytest.approx((1, 64))
+    assert axes.get_xlabel() == "time ahead (steps)"
+
+
+def test_calibration_has_a_line_a_horizon_against_the_diagonal(results):
+    axes = calibration_figure(results, model="model").axes[0]
+    lines = {line.get_label(): np.asarray(line.get_xydata()) for line in axes.get_lines()}
+    assert list(lines) == ["calibrated", "first 16 steps", "first 64 steps"]
+    np.testing.assert_array_equal(lines["calibrated"], [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(lines["first 64 steps"], [[0.1, 0.3], [0.5, 0.4], [0.9, 0.7]])
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_calibration_without_a_distribution_is_refused(results, older):
+    if older:
+        del results.header["calibration"]
+    with pytest.raises(ValueError, match="found 'mean' and those of " + (r"\[\]" if older else r"\['model'\]")):
+        calibration_figure(results, model="mean")
+
+
+def test_a_fan_shows_context_truth_median_and_the_band_between(panel):
+    future = panel.future_values[:, 0]
+    quantiles = future[:, None] + np.array([-0.5, 0.1, 0.5])
+    fan = FanPanel("Lorenz", panel.past_values[:, 0], future, quantiles)
+    figure = forecast_fan_figure([fan] * 4)
+    assert [axes.get_title() for axes in figure.axes] == ["Lorenz"] * 4
+    axes = figure.axes[0]
+    lines = {line.get_label(): np.asarray(line.get_xydata()) for line in axes.get_lines()}
+    assert list(lines) == ["context", "truth", "median"]
+    np.testing.assert_array_equal(lines["context"][[0, -1], 0], [-49, 0])
+    np.testing.assert_array_equal(lines["truth"], np.stack([np.arange(1, 41), future], axis=1))
+    np.testing.assert_array_equal(lines["median"][:, 1], quantiles[:, 1])
+    (band,) = axes.collections
+    assert band.get_label() == "80 % interval"
+    corners = {tuple(point) for point in np.asarray(band.get_paths()[0].vertices)}
+    assert {(step, bound) for step, row in enumerate(quantiles, start=1) for bound in row[[0, 2]]} <= corners
+
+
+def test_a_fan_of_other_levels_is_refused(panel):
+    fan = FanPanel("Lorenz", panel.past_values[:, 0], panel.future_values[:, 0], np.zeros((40, 2)))
+    with pytest.raises(ValueError, match=r"'Lorenz': \(40, 2\)"):
+        forecast_fan_figure([fan])
 
 
 def test_failed_forecasts_are_drawn_and_not_left_out(results):

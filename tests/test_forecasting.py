@@ -3,13 +3,8 @@ import torch
 from torch import nn
 
 from hf_tsdyn.distributions import QuantileDistribution
-from hf_tsdyn.forecasting import (
-    Forecaster,
-    ForecastMixin,
-    ForecastOutput,
-    check_past_values,
-    last_observed,
-)
+from hf_tsdyn.forecasting import Forecaster, ForecastMixin, ForecastOutput
+from hf_tsdyn.observations import check_past_values, last_observed
 
 
 class Ramp(ForecastMixin, nn.Module):

@@ -137,6 +137,49 @@ def test_a_card_without_baselines_or_figures_has_no_empty_parts(results, facts):
     assert not re.search(r"\n\n\n", card)
 
 
+@pytest.fixture
+def with_intervals(results):
+    """The same with coverage, width and score for `tiny`, none for `mean`."""
+    values = {
+        "coverage@0.8": (0.7, 0.75, 0.8),
+        "interval_width@0.8": (1.0, 2.0, 3.0),
+        "normalised_crps": (0.1, 0.2, 0.3),
+    }
+    rows = results.rows + [
+        ResultRow("tiny", system, 64, metric, value, 4, 0)
+        for metric, found in values.items()
+        for system, value in zip(SYSTEMS, found, strict=True)
+    ]
+    entry = {"horizon": 64, "levels": [0.1, 0.9], "share_below": [0.13, 0.9], "coverage": {"0.8": 0.7654}}
+    protocol = results.header["protocol"] | {"quantile_levels": [0.1, 0.5, 0.9]}
+    header = results.header | {"calibration": {"tiny": [entry]}, "protocol": protocol}
+    summary, differences = summarise(rows, baselines=["mean"], seed=0, num_resamples=200, confidence=0.95)
+    return EvaluationResults(header, rows, summary, differences)
+
+
+def test_intervals_are_shown_of_models_that_have_them(with_intervals, results, facts):
+    card = render_model_card(with_intervals, facts)
+    assert "### Intervals\n" in card
+    assert "(0.1, 0.5, 0.9)" in card
+    assert "for `tiny`: 76.5 % @ 64." in card
+    table = with_intervals.summary_table(("coverage@0.8", "interval_width@0.8", "normalised_crps"))
+    assert table in card
+    assert "| mean |" not in table
+    data = yaml.safe_load(card.split("---\n", 2)[1])
+    found = {m["type"]: m["value"] for result in data["model-index"][0]["results"] for m in result["metrics"]}
+    assert found["coverage@0.8"] == 0.75
+    assert not re.search(r"\n\n\n|\{\{|\{%|\bNone\b|\bnan\b| \n", card)
+    assert "Intervals" not in render_model_card(results, facts)
+
+
+def test_a_card_of_series_without_periods_has_no_valid_times(results, facts):
+    rows = [row for row in results.rows if not row.metric.startswith("vpt")]
+    summary = [row for row in results.summary if not row.metric.startswith("vpt")]
+    card = render_model_card(dataclasses.replace(results, rows=rows, summary=summary), facts)
+    assert "Time until the error" not in card
+    assert not re.search(r"\n\n\n", card)
+
+
 @pytest.mark.parametrize("template", ["{{ fatcs.summary }}", "{{ facts.sumary }}", "{{ dataset.fingerprnt }}"])
 def test_a_misspelt_variable_is_an_error(template, results, facts, tmp_path):
     (tmp_path / "card.md").write_text(template)

@@ -15,9 +15,27 @@ class LastPlusStep:
 
 
 class WithQuantiles(LastPlusStep):
-    def forecast_quantiles(self, past_values, *, prediction_length, quantile_levels):
+    def forecast_quantiles(self, past_values, *, prediction_length, quantile_levels, num_samples=100, generator=None):
         forecast = self.forecast(past_values, prediction_length=prediction_length)
         return forecast[..., None] + torch.tensor(list(quantile_levels))
+
+
+class WithSamples(LastPlusStep):
+    def forecast_quantiles(self, past_values, *, prediction_length, quantile_levels, num_samples=100, generator=None):
+        forecast = self.forecast(past_values, prediction_length=prediction_length)
+        samples = torch.randn(*forecast.shape, num_samples, generator=generator)
+        quantiles = torch.quantile(samples, torch.tensor(list(quantile_levels)), dim=-1)
+        return forecast[..., None] + quantiles.movedim(0, -1)
+
+
+class Encoder:
+    """Patches of two steps; a patch's vector is its values and their mean."""
+
+    def embed(self, past_values, past_observed_mask=None, channel_mask=None):
+        halves = past_values.unflatten(1, (-1, 2)).permute(0, 3, 1, 2)
+        patches = torch.cat([halves, halves.mean(dim=-1, keepdim=True)], dim=-1).double()
+        channels = patches.mean(dim=2)
+        return {"patches": patches, "channels": channels, "pooled": channels.mean(dim=1)}
 
 
 @pytest.fixture
@@ -78,6 +96,51 @@ def test_quantiles_have_an_axis_of_levels_and_are_refused_without_a_distribution
     np.testing.assert_allclose(quantiles, [[5.25, 5.75], [6.25, 6.75]])
     with pytest.raises(NotImplementedError, match="found LastPlusStep"):
         pipeline.predict_quantiles(np.arange(5.0), prediction_length=2)
+
+
+def test_sampled_quantiles_follow_the_generator_and_the_number_of_samples():
+    pipeline = ForecastPipeline(WithSamples())
+
+    def median(seed, num_samples=20):
+        generator = torch.Generator().manual_seed(seed)
+        options = {"quantile_levels": [0.5], "num_samples": num_samples, "generator": generator}
+        return pipeline.predict_quantiles([np.arange(5.0), np.arange(3.0)], prediction_length=2, **options)
+
+    for first, second, other in zip(median(0), median(0), median(1), strict=True):
+        np.testing.assert_array_equal(first, second)
+        assert not np.array_equal(first, other)
+    many = median(0, num_samples=20_000)
+    np.testing.assert_allclose(many[0][:, 0], [5, 6], atol=0.05)
+    frames = [
+        pipeline.predict_df(
+            frame(), prediction_length=2, target="x", quantile_levels=[0.9], num_samples=5,
+            generator=torch.Generator().manual_seed(3),
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    pd.testing.assert_frame_equal(*frames)
+
+
+def test_vectors_come_back_per_series_in_the_layout_of_the_input():
+    pipeline = ForecastPipeline(Encoder(), batch_size=2)
+    series = np.arange(12.0).reshape(6, 2)
+    np.testing.assert_array_equal(pipeline.embed(series), [4.5, 6.5, 5.5])
+    assert pipeline.embed(series, level="channels").shape == (2, 3)
+    assert pipeline.embed(series, level="patches").shape == (2, 3, 3)
+    np.testing.assert_array_equal(pipeline.embed(series, level="patches")[1, 2], [9, 11, 10])
+    assert pipeline.embed(np.arange(6.0), level="channels").shape == (1, 3)
+    assert pipeline.embed(np.zeros((5, 6, 2))).shape == (5, 3)
+    vectors = pipeline.embed([series, np.arange(4.0), series + 1])
+    assert [vector.shape for vector in vectors] == [(3,)] * 3
+    np.testing.assert_array_equal(vectors[2], vectors[0] + 1)
+    assert vectors[0].dtype == np.float32
+
+
+def test_vectors_are_refused_without_an_encoder_and_at_unknown_levels(pipeline):
+    with pytest.raises(NotImplementedError, match="must have embed, found LastPlusStep"):
+        pipeline.embed(np.arange(5.0))
+    with pytest.raises(ValueError, match=r"'patches'\), found 'tokens'"):
+        ForecastPipeline(Encoder()).embed(np.arange(6.0), level="tokens")
 
 
 def frame():

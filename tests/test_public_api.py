@@ -7,6 +7,7 @@ import hf_tsdyn
 def test_public_names_are_these():
     assert sorted(hf_tsdyn.__all__) == [
         "DystformerConfig",
+        "DystformerForMaskedModeling",
         "DystformerForPrediction",
         "DystformerModel",
         "ForecastOutput",
@@ -19,7 +20,7 @@ def test_public_names_are_these():
 def test_importing_the_library_needs_no_extra():
     program = """
 import builtins, pkgutil
-extras = {"dysts", "joblib", "matplotlib", "gluonts", "heyoka", "trackio", "chronos", "pytest", "numba"}
+extras = {"dysts", "joblib", "matplotlib", "gluonts", "heyoka", "trackio", "chronos", "peft", "pytest", "numba"}
 real_import = builtins.__import__
 def guarded(name, globals=None, *args, **kwargs):
     ours = (globals or {}).get("__name__", "").startswith("hf_tsdyn")

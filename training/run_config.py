@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import yaml
@@ -16,11 +16,19 @@ from jsonargparse import ArgumentParser, Namespace
 from transformers import CONFIG_MAPPING, PreTrainedConfig, TrainingArguments
 
 from hf_tsdyn.data.augmentations import Augmentations
+from hf_tsdyn.data.series import SeriesDataset, SeriesOptions, TrajectorySource
+from hf_tsdyn.data.trajectories import TrajectoryDataset
 from hf_tsdyn.evaluation import EvaluationProtocol
-from hf_tsdyn.models import ARCHITECTURES
+from hf_tsdyn.models import ARCHITECTURES, MASKED_MODELING
 from hf_tsdyn.results import write_atomically
+from training.lora import LoraOptions
 
 CONFIG_FILE = "run_config.yaml"
+SERIES_SUFFIXES = (".csv", ".npy")
+
+Task = Literal["forecast", "masked_modeling"]
+MODEL_CLASSES: dict[Task, dict[str, type[Any]]] = {"forecast": ARCHITECTURES, "masked_modeling": MASKED_MODELING}
+"""The class that is trained for each task, by `model_type`."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +36,10 @@ class DataConfig:
     """What the model is trained and selected on.
 
     Args:
-        path: folder of a dataset of trajectories.
+        path: folder of a dataset of trajectories, or a series of your own: a CSV or NPY file, or a folder of such.
         train_split: split that random windows are drawn from.
-        validation_split: split of other systems; its loss selects the best checkpoint.
+        validation_split: split of other systems, or a later part of the series; its loss selects the best checkpoint.
+        series: columns and split of a series; of no concern to a dataset of trajectories.
         balance: draw systems, or rows, with equal probability.
         augmentations: null trains on the trajectories as they are.
         validation_windows_per_trajectory: most windows of one trajectory in the validation loss.
@@ -45,6 +54,20 @@ class DataConfig:
     validation_windows_per_trajectory: int = 4
     seed: int = 0
     fingerprint: str | None = None
+    series: SeriesOptions = field(default_factory=SeriesOptions)
+
+    def open(self, split: str, context_length: int) -> TrajectorySource:
+        """Return one split of the data.
+
+        context_length: steps before a later part of a series that its windows may look back at.
+        Raises: FileNotFoundError or ValueError, as the dataset found does.
+        """
+        path = Path(self.path)
+        files = path.iterdir() if path.is_dir() and not (path / "manifest.json").exists() else [path]
+        if any(file.suffix in SERIES_SUFFIXES for file in files):
+            part = cast(Literal["train", "validation", "test"], split)  # any other name is refused there
+            return SeriesDataset(path, part, context_length=context_length, options=self.series)
+        return TrajectoryDataset(path, split)
 
 
 @dataclass(frozen=True)
@@ -67,25 +90,45 @@ class EvaluationConfig:
     baselines: tuple[str, ...] = ("persistence", "mean", "parroting")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that decides a run.
 
     Args:
+        task: forecast, or predict what is hidden of a window, which pretrains an encoder.
         model: `model_type` and the fields of that architecture's configuration; all of it is the architecture's.
         data: training and validation windows.
         training: transformers' TrainingArguments; `output_dir` is the run's folder.
         evaluation: scores, card and figures of the result.
         checkpoint: folder or Hub name of a model to start from; `model` then holds only what changes in its
             configuration (loss, dropout), not the shapes of weights.
+        encoder_checkpoint: the same of a model whose backbone alone is the start; `model` may change the head too.
+        lora: train adapters of `checkpoint` in place of its weights; null trains them all.
         mixed_precision: "auto" trains in bfloat16 where a GPU has it and in float32 elsewhere."""
 
-    model: dict[str, Any]
+    task: Task = "forecast"
+    model: dict[str, Any] = field(default_factory=dict)
     data: DataConfig
     training: TrainingArguments
     evaluation: EvaluationConfig
     checkpoint: str | None = None
+    encoder_checkpoint: str | None = None
+    lora: LoraOptions | None = None
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.checkpoint is not None and self.encoder_checkpoint is not None:
+            raise ValueError(
+                f"a run must start from one model, found checkpoint={self.checkpoint!r} and encoder_checkpoint="
+                f"{self.encoder_checkpoint!r}; keep the first for all its weights, the second for its backbone."
+            )
+        if self.lora is not None and self.checkpoint is None:
+            raise ValueError("lora must have a checkpoint to adapt, found none; name it with checkpoint.")
+
+    @property
+    def start(self) -> str | None:
+        """The model that this run starts from, whole or with its backbone; None if all is new."""
+        return self.checkpoint or self.encoder_checkpoint
 
 
 def load_run_config(arguments: Sequence[str] | None = None) -> tuple[RunConfig, dict[str, Any]]:
@@ -93,6 +136,25 @@ def load_run_config(arguments: Sequence[str] | None = None) -> tuple[RunConfig, 
 
     Raises: SystemExit with a message on unknown keys, wrong types or values that break a rule.
     """
+    parser = _parser()
+    namespace = parser.parse_args(arguments)
+    _set_precision(namespace)
+    if namespace["task"] != "forecast":
+        namespace["training.label_names"] = []
+    for name in ("checkpoint", "encoder_checkpoint"):
+        _check_start(parser, name, namespace[name])
+    resolved = _plain(parser, namespace)
+    try:
+        settings = parser.instantiate(namespace)
+        config = RunConfig(**{item.name: settings[item.name] for item in dataclasses.fields(RunConfig)})
+        if config.start is None:
+            build_model_config(config.model, config.task)
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
+    return config, resolved
+
+
+def _parser() -> ArgumentParser:
     parser = ArgumentParser(description="Train a model of hf_tsdyn.", allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file; options after it override it")
     parser.add_class_arguments(RunConfig)
@@ -104,29 +166,20 @@ def load_run_config(arguments: Sequence[str] | None = None) -> tuple[RunConfig, 
             "training.dataloader_pin_memory": torch.cuda.is_available(),
         }
     )
-    namespace = parser.parse_args(arguments)
-    _set_precision(namespace)
-    _check_checkpoint(parser, namespace["checkpoint"])
-    resolved = _plain(parser, namespace)
-    try:
-        settings = parser.instantiate(namespace)
-        config = RunConfig(**{item.name: settings[item.name] for item in dataclasses.fields(RunConfig)})
-        if config.checkpoint is None:
-            build_model_config(config.model)
-    except (TypeError, ValueError) as error:
-        parser.error(str(error))
-    return config, resolved
+    return parser
 
 
-def build_model_config(fields: dict[str, Any]) -> PreTrainedConfig:
+def build_model_config(fields: dict[str, Any], task: Task = "forecast") -> PreTrainedConfig:
     """Return the architecture's configuration, refusing fields that it does not have.
 
-    Raises: ValueError on a missing or unknown `model_type`, an unknown field, a wrong type or a broken rule.
+    Raises: ValueError on a missing `model_type` or one that `task` does not have, an unknown field, a wrong type or a
+    broken rule.
     """
     model_type = fields.get("model_type")
-    if model_type not in ARCHITECTURES:
+    if model_type not in MODEL_CLASSES[task]:
         raise ValueError(
-            f"model.model_type must be one of {sorted(ARCHITECTURES)}, found {model_type!r}; name the architecture."
+            f"model.model_type must be one of {sorted(MODEL_CLASSES[task])}, found {model_type!r}; name the "
+            "architecture."
         )
     config_class = CONFIG_MAPPING[model_type]
     given = {name: value for name, value in fields.items() if name != "model_type"}
@@ -153,7 +206,10 @@ def claim_output_dir(resolved: dict[str, Any], output_dir: str | Path) -> None:
     """
     path = Path(output_dir) / CONFIG_FILE
     if path.exists():
-        found, wanted = _decisive(yaml.safe_load(path.read_text())), _decisive(resolved)
+        parser = _parser()
+        defaults = _decisive(_plain(parser, parser.get_defaults()))  # an older record lacks fields that came later
+        found = defaults | _decisive(yaml.safe_load(path.read_text()))
+        wanted = defaults | _decisive(resolved)
         differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
         if differing:
             raise FileExistsError(
@@ -179,16 +235,16 @@ def _set_precision(namespace: Namespace) -> None:
         namespace[f"training.{wanted}"] = True
 
 
-def _check_checkpoint(parser: ArgumentParser, checkpoint: str | None) -> None:
+def _check_start(parser: ArgumentParser, name: str, start: str | None) -> None:
     """Refuse a path that is not there before the Hub is asked for it."""
-    looks_local = checkpoint is not None and (checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1)
-    if looks_local and not Path(str(checkpoint)).is_dir():
-        parser.error(f"checkpoint must be a folder or a Hub name, found nothing at {checkpoint!r}; check the path.")
+    looks_local = start is not None and (start.startswith((".", "/", "~")) or start.count("/") > 1)
+    if looks_local and not Path(str(start)).is_dir():
+        parser.error(f"{name} must be a folder or a Hub name, found nothing at {start!r}; check the path.")
 
 
 def _plain(parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
     """The namespace as YAML would hold it, without the options that do not decide the result."""
-    plain = yaml.safe_load(parser.dump(namespace))
+    plain = yaml.safe_load(parser.dump(namespace, skip_validation=True))
     plain.pop("config", None)
     for name in ("output_dir", "resume_from_checkpoint", "report_to", "disable_tqdm", "logging_steps"):
         plain["training"].pop(name, None)

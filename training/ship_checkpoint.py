@@ -1,4 +1,4 @@
-"""Copy an evaluated run into `model_cards/` and put its results into the README.
+"""Copy an evaluated run, of a forecaster or of a model that fills gaps, into `model_cards/`, its table into the README.
 
     python -m training.ship_checkpoint runs/quickstart/model
 
@@ -8,21 +8,26 @@ The card, the checkpoint, the figures and the run's records go to `model_cards/N
 """
 
 import argparse
+import json
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import yaml
 
+from hf_tsdyn.completion_card import error_table
+from hf_tsdyn.models import MASKED_MODELING
 from hf_tsdyn.results import EvaluationResults, write_atomically
-from training.evaluate_checkpoint import RESULTS_FILE, load_request
+from training import evaluate_checkpoint, evaluate_completion
+from training.evaluate_checkpoint import RESULTS_FILE
 from training.run_config import CONFIG_FILE
 from training.train import PROBE_FILE, SUMMARY_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("README.md", "config.json", "model.safetensors", "figures", CONFIG_FILE, SUMMARY_FILE, PROBE_FILE)
-TABLE_METRICS = ("normalised_mae", "smape", "vpt_periods@0.4")
+TABLE_METRICS = ("normalised_mae", "smape", "vpt_periods@0.4", "coverage@0.8")
 LARGEST_FILE = 10_000_000  # bytes; a repository is no place for larger ones
 
 
@@ -35,8 +40,18 @@ def render_readme(text: str, name: str, results: EvaluationResults) -> str:
     pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(text):
         raise ValueError(f"README.md must hold the lines {start!r} and {end!r}, found no such pair; add them.")
-    table = results.summary_table(TABLE_METRICS, horizons=results.header["protocol"]["horizons"])
+    if "mask_kinds" in results.header["protocol"]:
+        table = error_table(results)
+    else:
+        table = results.summary_table(TABLE_METRICS, horizons=results.header["protocol"]["horizons"])
     return pattern.sub(lambda _: f"{start}\n{table}\n{end}", text)
+
+
+def evaluation_command(checkpoint: Path) -> ModuleType:
+    """Return the module whose command scores the checkpoint's kind of model, and renders its card."""
+    architectures = json.loads((checkpoint / "config.json").read_text()).get("architectures") or []
+    masked = {model_class.__name__ for model_class in MASKED_MODELING.values()}
+    return evaluate_completion if masked & set(architectures) else evaluate_checkpoint
 
 
 def ship_checkpoint(checkpoint: Path, *, root: Path = ROOT) -> Path:
@@ -44,7 +59,7 @@ def ship_checkpoint(checkpoint: Path, *, root: Path = ROOT) -> Path:
 
     Raises: FileNotFoundError if the run was not evaluated; ValueError if a file is too large to ship.
     """
-    name = load_request([str(checkpoint)]).evaluation.name
+    name = evaluation_command(checkpoint).load_request([str(checkpoint)]).evaluation.name
     missing = [file for file in (*SHIPPED, RESULTS_FILE) if not (checkpoint / file).exists()]
     if missing:
         raise FileNotFoundError(

@@ -1,14 +1,16 @@
-"""Train any architecture of hf_tsdyn on a dataset of trajectories.
+"""Train any architecture of hf_tsdyn on a dataset of trajectories, or on a series of your own.
 
     accelerate launch -m training.train --config training/configs/quickstart.yaml
     python -m training.train --config training/configs/quickstart.yaml --training.learning_rate 1e-4
 
-The run's folder (`training.output_dir`) ends up with the best checkpoint on validation systems (config.json,
-model.safetensors), the settings (run_config.yaml), what came of it (training_summary.json) and a probe forecast
-that `training.evaluate_checkpoint` must reproduce to the bit. The same command resumes a run that was stopped.
+The run's folder (`training.output_dir`) ends up with the best checkpoint on validation data (config.json,
+model.safetensors), the settings (run_config.yaml), what came of it (training_summary.json) and a probe that
+`training.evaluate_checkpoint` must reproduce to the bit; with `lora` also with the adapter by itself (adapter/), the
+checkpoint being the merged model. The same command resumes a run that was stopped.
 """
 
 import json
+import math
 import statistics
 import sys
 import time
@@ -16,99 +18,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-from safetensors.torch import save_file
-from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import AutoConfig, AutoModelForTimeSeriesPrediction, PreTrainedModel, Trainer, set_seed
+from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import EvalLoopOutput
 
-from hf_tsdyn.data.trajectories import TrajectoryDataset
-from hf_tsdyn.data.windows import ChannelBucketSampler, RandomWindows, SequentialWindows, WindowDataset, identity
+from hf_tsdyn.data.windows import RandomWindows, SequentialWindows, identity
 from hf_tsdyn.provenance import hardware_class, package_versions
 from hf_tsdyn.results import write_atomically
-from training.run_config import (
-    RunConfig,
-    build_model_config,
-    claim_output_dir,
-    load_run_config,
-)
+from training.calibration import calibrate
+from training.lora import ADAPTER_FOLDER, add_adapter, merge_adapter
+from training.probe import PROBE_FILE, save_probe
+from training.run_config import RunConfig, claim_output_dir, load_run_config
+from training.starting_model import build_model
+from training.window_trainer import WindowTrainer
 
 SUMMARY_FILE = "training_summary.json"
-PROBE_FILE = "probe.safetensors"
 
 
-class WindowTrainer(Trainer):
-    """Trainer for batches of one number of channels each, some of them short, which its own parts know nothing of."""
+def build_windows(config: RunConfig, model: PreTrainedConfig) -> tuple[RandomWindows, SequentialWindows]:
+    """Return random training windows and fixed validation windows of the model's lengths, without a future to mask.
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        return ChannelBucketSampler(cast(RandomWindows, train_dataset or self.train_dataset), self._train_batch_size)
-
-    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
-        return ChannelBucketSampler(cast(SequentialWindows, eval_dataset), self.args.eval_batch_size)
-
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """Return the mean loss over windows; the Trainer's own would weigh short batches as full ones."""
-        model = self.model.eval()  # pyright: ignore[reportOptionalMemberAccess]
-        totals = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        for batch in dataloader:
-            inputs = self._prepare_inputs(batch)
-            loss = cast(torch.Tensor, self.prediction_step(model, inputs, prediction_loss_only=True)[0])
-            size = len(inputs["past_values"])
-            totals += torch.stack([loss.double() * size, torch.full_like(loss, size, dtype=torch.float64)])
-            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        total, count = self.accelerator.reduce(totals).tolist()  # pyright: ignore[reportAttributeAccessIssue]
-        metrics = {f"{metric_key_prefix}_loss": total / count}
-        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=int(count))  # pyright: ignore[reportArgumentType]
-
-
-def build_model(config: RunConfig) -> PreTrainedModel:
-    """Return the model to train: new from `model`, or the checkpoint's with `model`'s fields changed.
-
-    Raises: ValueError if the changed model has not exactly the checkpoint's weights.
+    Raises: ValueError if the dataset is not the one that `data.fingerprint` names, or too short for a window.
     """
-    if config.checkpoint is None:
-        return AutoModelForTimeSeriesPrediction.from_config(build_model_config(config.model))
-    found = AutoConfig.from_pretrained(config.checkpoint)
-    given = {"model_type": found.model_type} | config.model
-    if given["model_type"] != found.model_type:
-        raise ValueError(
-            f"model.model_type must be the checkpoint's, {found.model_type!r}, found {given['model_type']!r}; leave "
-            "it out."
-        )
-    own = type(found).__annotations__
-    changed = build_model_config({name: value for name, value in found.to_dict().items() if name in own} | given)
-    model, report = AutoModelForTimeSeriesPrediction.from_pretrained(
-        config.checkpoint, config=changed, output_loading_info=True, ignore_mismatched_sizes=True
-    )
-    differing = {kind: sorted(map(str, keys))[:3] for kind, keys in report.items() if keys}
-    if differing:
-        raise ValueError(
-            f"model may change no weight of the checkpoint, found {differing} with {config.model}; keep the fields "
-            "that decide shapes as they are, or train a new model."
-        )
-    return model
-
-
-def build_windows(config: RunConfig, model: PreTrainedModel) -> tuple[RandomWindows, SequentialWindows]:
-    """Return random training windows and fixed validation windows of the model's lengths.
-
-    Raises: ValueError if the dataset is not the one that `data.fingerprint` names.
-    """
-    lengths = {
-        "context_length": model.config.context_length,
-        "prediction_length": model.config.prediction_length,
-    }
     data, arguments = config.data, config.training
+    prediction_length, look_back = model.prediction_length, model.context_length
+    if config.task == "masked_modeling":
+        prediction_length = look_back = 0
+    lengths = {"context_length": model.context_length, "prediction_length": prediction_length}
     samples = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    trajectories = TrajectoryDataset(data.path, data.train_split)
+    trajectories = data.open(data.train_split, look_back)
     if data.fingerprint not in (None, trajectories.fingerprint):
         raise ValueError(
             f"data.path must hold the dataset of fingerprint {data.fingerprint}, found {trajectories.fingerprint} in "
@@ -123,8 +60,8 @@ def build_windows(config: RunConfig, model: PreTrainedModel) -> tuple[RandomWind
         **lengths,
     )
     validation = SequentialWindows(
-        TrajectoryDataset(data.path, data.validation_split),
-        stride=max(model.config.context_length // 2, 1),
+        data.open(data.validation_split, look_back),
+        stride=max(model.context_length // 2, 1),
         max_windows_per_trajectory=data.validation_windows_per_trajectory,
         **lengths,
     )
@@ -144,7 +81,8 @@ def prepare(config: RunConfig, resolved: dict[str, Any]) -> WindowTrainer | None
         )
     set_seed(arguments.seed)
     model = build_model(config)
-    windows, validation = build_windows(config, model)
+    windows, validation = build_windows(config, model.config)
+    trained = model if config.lora is None else add_adapter(model, config.lora)
     resolved["data"]["fingerprint"] = windows.trajectories.fingerprint
     output = Path(str(arguments.output_dir))
     with arguments.main_process_first(desc="the run's folder"):
@@ -152,7 +90,7 @@ def prepare(config: RunConfig, resolved: dict[str, Any]) -> WindowTrainer | None
     if (output / SUMMARY_FILE).exists():
         return None
     return WindowTrainer(
-        model=model, args=arguments, train_dataset=windows, eval_dataset=validation, data_collator=identity
+        model=trained, args=arguments, train_dataset=windows, eval_dataset=validation, data_collator=identity
     )
 
 
@@ -163,48 +101,61 @@ def last_complete_checkpoint(output: Path) -> str | None:
 
 
 def train(trainer: WindowTrainer) -> None:
-    """Train from the beginning or where the run stopped, and save the best checkpoint on the validation systems."""
+    """Train from the beginning or where the run stopped, and save the best checkpoint on the validation data."""
     output = Path(str(trainer.args.output_dir))
     checkpoint = last_complete_checkpoint(output)
     if checkpoint:
         print(f"resuming from {checkpoint}")
+    num_trainable = trainer.get_num_trainable_parameters()  # here: to reload an adapter freezes it
     seconds = time.process_time()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.process_time() - seconds
-    trainer.save_model(str(output))
+    model = save_result(trainer, output)
     if trainer.is_world_process_zero():
-        validation = cast(SequentialWindows, trainer.eval_dataset)
-        save_probe(trainer.accelerator.unwrap_model(trainer.model), validation, output)
-        write_summary(trainer, output, cpu_seconds=seconds)
+        save_probe(model, cast(SequentialWindows, trainer.eval_dataset), output / PROBE_FILE)
+        write_summary(trainer, model, output, num_trainable_parameters=num_trainable, cpu_seconds=seconds)
     trainer.accelerator.wait_for_everyone()
 
 
-def save_probe(model: Any, windows: WindowDataset, output: Path) -> None:
-    """Save a forecast of the first validation window, two and a half blocks long, for other processes to repeat."""
-    past_values = windows.__getitems__([0])["past_values"].contiguous()
-    length = model.config.prediction_length * 5 // 2
-    forecast = model.cpu().forecast(past_values, prediction_length=length)
-    save_file({"past_values": past_values, "forecast": forecast.contiguous()}, output / PROBE_FILE)
+def save_result(trainer: WindowTrainer, output: Path) -> PreTrainedModel:
+    """Save the trained model, calibrated, and an adapter by itself before it is merged into it; return the model."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    adapted = not isinstance(model, PreTrainedModel)
+    if adapted:
+        trainer.save_model(str(output / ADAPTER_FOLDER))
+        model = merge_adapter(model)
+    if getattr(model, "distribution", None) is not None:
+        calibrate(model, cast(SequentialWindows, trainer.eval_dataset))
+    if not adapted:
+        trainer.save_model(str(output))
+    elif trainer.is_world_process_zero():
+        (output / ADAPTER_FOLDER / "README.md").unlink()  # peft's card, with nothing filled in
+        model.save_pretrained(output)
+    return model
 
 
-def write_summary(trainer: WindowTrainer, output: Path, *, cpu_seconds: float) -> None:
+def write_summary(
+    trainer: WindowTrainer, model: Any, output: Path, *, num_trainable_parameters: int, cpu_seconds: float
+) -> None:
     """Write what the run was and reached; written last, so that the file's presence means that it is complete."""
-    arguments, state, model = trainer.args, trainer.state, trainer.accelerator.unwrap_model(trainer.model)
+    arguments, state = trainer.args, trainer.state
     batch = trainer._train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     trajectories = cast(RandomWindows, trainer.train_dataset).trajectories
     validation = cast(SequentialWindows, trainer.eval_dataset).trajectories
     chosen = arguments.load_best_model_at_end
     steps_per_period = [trajectories[row].period / trajectories[row].dt for row in range(len(trajectories))]
+    known = [steps for steps in steps_per_period if not math.isnan(steps)]
     summary = {
         "model_type": model.config.model_type,
         "num_parameters": model.num_parameters(),
+        "num_trainable_parameters": num_trainable_parameters,
         "steps": state.global_step,
         "windows_seen": state.global_step * batch,
         "best_step": state.best_global_step if chosen else None,
         "best_validation_loss": state.best_metric if chosen else None,
         "cpu_seconds_of_last_launch": round(cpu_seconds, 1),
         "dataset_fingerprint": trajectories.fingerprint,
-        "steps_per_period": round(statistics.median(steps_per_period), 1),
+        "steps_per_period": round(statistics.median(known), 1) if known else None,
         "train_systems": sorted(set(trajectories.systems)),
         "validation_systems": sorted(set(validation.systems)),
         "hardware": hardware_class(arguments.device),

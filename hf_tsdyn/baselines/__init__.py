@@ -1,8 +1,29 @@
-"""Forecasters without trained weights, to hold every model against."""
+"""Forecasters and completers without trained weights, to hold every model against."""
 
+from .interpolation import CubicSpline, GaussianProcess, HermiteInterpolation, LinearInterpolation, MeanFill
 from .naive import ContextMean, ContextParroting, Persistence
 
 BASELINES = {"persistence": Persistence, "mean": ContextMean, "parroting": ContextParroting}
-"""The baselines by the names under which results report them; each is built without arguments."""
+"""The forecasting baselines by the names under which results report them; each is built without arguments."""
 
-__all__ = ["BASELINES", "ContextMean", "ContextParroting", "Persistence"]
+COMPLETION_BASELINES = {
+    "linear": LinearInterpolation,
+    "spline": CubicSpline,
+    "hermite": HermiteInterpolation,
+    "gaussian_process": GaussianProcess,
+    "mean": MeanFill,
+}
+"""The completing baselines, in the same way."""
+
+__all__ = [
+    "BASELINES",
+    "COMPLETION_BASELINES",
+    "ContextMean",
+    "ContextParroting",
+    "CubicSpline",
+    "GaussianProcess",
+    "HermiteInterpolation",
+    "LinearInterpolation",
+    "MeanFill",
+    "Persistence",
+]

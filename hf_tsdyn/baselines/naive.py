@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..forecasting import ForecastMixin, check_past_values, check_prediction_length, last_observed
+from ..forecasting import ForecastMixin, check_prediction_length
 from ..interpolation import fill_linear
+from ..observations import check_past_values, last_observed
 
 
 class PointBaseline:
     """What all baselines here share: they have no distribution, and say so as models without one do."""
 
+    distribution = None
     forecast_quantiles = ForecastMixin.forecast_quantiles
 
 

@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from hf_tsdyn.data.draws import generator, uniforms
+from hf_tsdyn.data.missing import MissingChannels, MissingPoints, MissingSpans
+from hf_tsdyn.data.series import TrajectorySource
 from hf_tsdyn.data.transforms import (
     Affine,
     ChannelSubset,
     ConvexCombination,
     FourierSeries,
-    MissingSpans,
     ObservationNoise,
     PhaseSurrogate,
     ProjectedSkew,
@@ -31,7 +32,7 @@ _PARTNER = 1 << 62
 class WindowSource(Protocol):
     """What an augmentation asks of the windows it augments."""
 
-    trajectories: Any
+    trajectories: TrajectorySource
     seed: int
     context_length: int
     window_length: int
@@ -76,6 +77,8 @@ class Augmentations:
     channel_subset: ChannelSubset = field(default_factory=ChannelSubset)
     observation_noise: ObservationNoise = field(default_factory=ObservationNoise)
     missing_spans: MissingSpans = field(default_factory=MissingSpans)
+    missing_points: MissingPoints = field(default_factory=MissingPoints)
+    missing_channels: MissingChannels = field(default_factory=MissingChannels)
     resampling: Resampling = field(default_factory=Resampling)
     time_reversal: TimeReversal = field(default_factory=TimeReversal)
 

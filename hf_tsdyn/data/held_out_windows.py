@@ -9,7 +9,8 @@ from itertools import groupby
 
 import numpy as np
 
-from .trajectories import Trajectory, TrajectoryDataset
+from .series import TrajectorySource
+from .trajectories import Trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class HeldOutWindow:
 
 
 def draw_held_out_windows(
-    dataset: TrajectoryDataset, *, length: int, num_windows: int, seed: int
+    dataset: TrajectorySource, *, length: int, num_windows: int, seed: int
 ) -> list[HeldOutWindow]:
     """Draw `num_windows` different windows of each trajectory, or all there are if fewer, in order of time.
 
@@ -41,7 +42,7 @@ def draw_held_out_windows(
         num_starts = trajectory.values.shape[1] - length + 1
         if num_starts < 1:
             raise ValueError(
-                f"a trajectory must hold context and largest horizon, {length} steps, found "
+                f"a trajectory must hold the steps of a window (context and largest horizon), {length} steps, found "
                 f"{trajectory.values.shape[1]} in {trajectory.item_id!r}; shorten them or leave the system out."
             )
         digest = hashlib.sha256(trajectory.item_id.encode()).digest()

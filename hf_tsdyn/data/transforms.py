@@ -1,7 +1,7 @@
 """Transforms of trajectory windows: random draws apart from the deterministic functions that use them.
 
 Every transform takes and returns (channels, time); what is unseen (NaN) stays unseen unless it says otherwise.
-Source: the set of Panda (arXiv:2505.13755); noise, missing spans, resampling and reversal are ours.
+Source: the set of Panda (arXiv:2505.13755); noise, resampling and reversal are ours.
 """
 
 from abc import ABC, abstractmethod
@@ -228,30 +228,6 @@ class ObservationNoise(Transform):
         noisy = values.copy()
         noisy[:, : noise.shape[1]] += noise * context_statistics(values, noise.shape[1])[1]
         return noisy
-
-
-@dataclass(frozen=True)
-class MissingSpans(Transform):
-    """Hide spans of the past, each in one channel or in all, together at most `max_share` of it."""
-
-    max_spans: int = 4
-    max_share: float = 0.25
-
-    def draw(self, rng: np.random.Generator, shape: WindowShape) -> Params:
-        num_spans = int(rng.integers(1, self.max_spans + 1))
-        longest = int(self.max_share * shape.context_length / num_spans)
-        hidden = np.zeros((shape.num_inputs, shape.context_length), bool)
-        for _ in range(num_spans):
-            first = rng.integers(shape.context_length)
-            channels = slice(None) if rng.random() < 0.5 else rng.integers(shape.num_inputs)
-            hidden[channels, first : first + rng.integers(longest + 1)] = True
-        return {"hidden": hidden}
-
-    def apply(self, values: np.ndarray, params: Params) -> np.ndarray:
-        hidden = params["hidden"]
-        masked = values.copy()
-        masked[:, : hidden.shape[1]][hidden] = np.nan
-        return masked
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from hf_tsdyn.data.augmentations import Augmentations
 from hf_tsdyn.data.draws import uniforms
-from hf_tsdyn.data.trajectories import TrajectoryDataset
+from hf_tsdyn.data.series import TrajectorySource
 
 NO_WINDOW = -1
 """The index of no window: it fills up a run of `ChannelBucketSampler` and adds nothing to a batch."""
@@ -31,18 +31,19 @@ class WindowDataset(Dataset[dict[str, Tensor]], ABC):
     A `DataLoader` hands a batch of indices to `__getitems__`, so its `collate_fn` is `identity` (and a `Trainer`
     takes `data_collator=identity` and `remove_unused_columns=False`). A batch holds, float32 and in the data's
     own units, `past_values` (batch, context_length, channels) and `future_values` (batch, prediction_length,
-    channels); all its windows have one number of channels. Only if something in it is unseen (NaN in the file,
-    or hidden by an augmentation) it also holds `past_observed_mask` and `future_observed_mask`, bool, of the same
-    shapes, True = seen; an unseen value is 0.
+    channels; none if `prediction_length` is 0); all its windows have one number of channels. Only if something in it
+    is unseen (NaN in the file, or hidden by an augmentation) it also holds `past_observed_mask` and
+    `future_observed_mask`, bool, of the same shapes, True = seen; an unseen value is 0. A channel with nothing seen
+    in the past has no units to forecast in: its future counts as unseen too, and adds nothing to a loss.
     """
 
     row_weights: np.ndarray
     """(rows,) share of the windows that comes from each trajectory."""
 
-    def __init__(self, trajectories: TrajectoryDataset, *, context_length: int, prediction_length: int):
-        if context_length < 1 or prediction_length < 1:
+    def __init__(self, trajectories: TrajectorySource, *, context_length: int, prediction_length: int):
+        if context_length < 1 or prediction_length < 0:
             raise ValueError(
-                "context_length and prediction_length must be at least 1, "
+                "context_length must be at least 1 and prediction_length at least 0, "
                 f"found {context_length!r} and {prediction_length!r}; raise them."
             )
         self.trajectories = trajectories
@@ -53,8 +54,9 @@ class WindowDataset(Dataset[dict[str, Tensor]], ABC):
         if short.size:
             found = {trajectories[row].item_id: int(trajectories.lengths[row]) for row in short[:5].tolist()}
             raise ValueError(
-                f"every trajectory must have the {self.window_length} steps of a window, found {short.size} "
-                f"that are shorter, such as {found}; shorten the window or leave those trajectories out."
+                f"every trajectory must have the {self.window_length} steps of a window, found {short.size} that are "
+                f"shorter in {trajectories!r}, such as {found}; shorten the window, leave those trajectories out, or "
+                "give the split a larger share."
             )
 
     @abstractmethod
@@ -103,12 +105,14 @@ class WindowDataset(Dataset[dict[str, Tensor]], ABC):
         unseen = np.isnan(values)
         parts = {"values": values}
         if unseen.any():
+            unseen[..., self.context_length :] |= unseen[..., : self.context_length].all(axis=2, keepdims=True)
             parts = {"values": np.where(unseen, np.float32(0), values), "observed_mask": ~unseen}
         batch = {}
         for name, part in parts.items():
             tensor = torch.from_numpy(part).transpose(1, 2)
             batch[f"past_{name}"] = tensor[:, : self.context_length]
-            batch[f"future_{name}"] = tensor[:, self.context_length :]
+            if self.prediction_length:
+                batch[f"future_{name}"] = tensor[:, self.context_length :]
         return batch
 
 
@@ -116,8 +120,8 @@ class RandomWindows(WindowDataset):
     """Draw windows at random: window n is a pure function of (seed, n), for every n from 0 on.
 
     Neither workers nor restarts nor the order of requests change it; with augmentations that change the number of
-    channels, the first index of its batch counts too. `ChannelBucketSampler` goes on through the
-    indices from epoch to epoch; any other sampler repeats the first `num_windows` windows in each.
+    channels, the first index of its batch counts too. `ChannelBucketSampler` goes on through the indices from epoch
+    to epoch; any other sampler repeats the first `num_windows` windows in each.
 
     Args:
         num_windows: the length of an epoch.
@@ -127,7 +131,7 @@ class RandomWindows(WindowDataset):
 
     def __init__(
         self,
-        trajectories: TrajectoryDataset,
+        trajectories: TrajectorySource,
         *,
         context_length: int,
         prediction_length: int,
@@ -146,11 +150,8 @@ class RandomWindows(WindowDataset):
         self.seed = seed
         self.balance = balance
         self.augmentations = augmentations
-        groups = (
-            np.unique(trajectories.systems, return_inverse=True)[1]
-            if balance == "systems"
-            else np.zeros(len(trajectories), np.int64)
-        )
+        names = trajectories.systems if balance == "systems" else [""] * len(trajectories)
+        groups = np.unique(names, return_inverse=True)[1]
         self._rows_by_group = np.argsort(groups, kind="stable")
         self._group_sizes = np.bincount(groups)
         self._group_starts = np.cumsum(self._group_sizes) - self._group_sizes
@@ -173,13 +174,11 @@ class RandomWindows(WindowDataset):
         return self.augmentations.augment(values, self, indices, rows, starts)
 
     def locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        group_draws, row_draws, start_draws = (
-            uniforms(self.seed, stream, indices) for stream in ("group", "row", "start")
-        )
-        groups = (group_draws * len(self._group_sizes)).astype(np.int64)
-        places = self._group_starts[groups] + (row_draws * self._group_sizes[groups]).astype(np.int64)
+        draws = {stream: uniforms(self.seed, stream, indices) for stream in ("group", "row", "start")}
+        groups = (draws["group"] * len(self._group_sizes)).astype(np.int64)
+        places = self._group_starts[groups] + (draws["row"] * self._group_sizes[groups]).astype(np.int64)
         rows = self._rows_by_group[places]
-        return rows, (start_draws * self._num_starts[rows]).astype(np.int64)
+        return rows, (draws["start"] * self._num_starts[rows]).astype(np.int64)
 
 
 class SequentialWindows(WindowDataset):
@@ -193,7 +192,7 @@ class SequentialWindows(WindowDataset):
 
     def __init__(
         self,
-        trajectories: TrajectoryDataset,
+        trajectories: TrajectorySource,
         *,
         context_length: int,
         prediction_length: int,

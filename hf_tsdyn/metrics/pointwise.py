@@ -57,7 +57,7 @@ def check_shapes(future_values: np.ndarray, forecast: np.ndarray, past_values: n
         )
 
 
-def _masked_mean(values: np.ndarray, mask: np.ndarray) -> NDArray[np.float64]:
+def masked_mean(values: np.ndarray, mask: np.ndarray) -> NDArray[np.float64]:
     """Mean over time and channels of each window where `mask`; NaN where it is False throughout."""
     count = mask.sum(axis=(1, 2))
     total = np.where(mask, values, 0.0).sum(axis=(1, 2))
@@ -113,7 +113,7 @@ def mae(
     past_observed_mask: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
     """Return the mean absolute error, in data units: not comparable between systems."""
-    return _masked_mean(*_absolute_errors(future_values, forecast, past_values, future_observed_mask))
+    return masked_mean(*_absolute_errors(future_values, forecast, past_values, future_observed_mask))
 
 
 def mse(
@@ -126,7 +126,7 @@ def mse(
 ) -> NDArray[np.float64]:
     """Return the mean squared error, in squared data units: not comparable between systems."""
     errors, mask = _absolute_errors(future_values, forecast, past_values, future_observed_mask)
-    return _masked_mean(errors**2, mask)
+    return masked_mean(errors**2, mask)
 
 
 def normalised_mae(
@@ -143,7 +143,7 @@ def normalised_mae(
     """
     errors, mask = _absolute_errors(future_values, forecast, past_values, future_observed_mask)
     unit = context_std(past_values, past_observed_mask)
-    return _masked_mean(errors / unit, mask & ~np.isnan(unit))
+    return masked_mean(errors / unit, mask & ~np.isnan(unit))
 
 
 def normalised_mse(
@@ -161,7 +161,7 @@ def normalised_mse(
     """
     errors, mask = _absolute_errors(future_values, forecast, past_values, future_observed_mask)
     unit = context_std(past_values, past_observed_mask)
-    return _masked_mean((errors / unit) ** 2, mask & ~np.isnan(unit))
+    return masked_mean((errors / unit) ** 2, mask & ~np.isnan(unit))
 
 
 def mase(
@@ -179,7 +179,7 @@ def mase(
     """
     errors, mask = _absolute_errors(future_values, forecast, past_values, future_observed_mask)
     unit = context_step(past_values, past_observed_mask)
-    return _masked_mean(errors / unit, mask & ~np.isnan(unit))
+    return masked_mean(errors / unit, mask & ~np.isnan(unit))
 
 
 def smape(
@@ -198,4 +198,4 @@ def smape(
     errors, mask = _absolute_errors(future_values, forecast, past_values, future_observed_mask)
     size = np.abs(np.where(mask, future_values, 0.0)) + np.abs(np.asarray(forecast, dtype=np.float64))
     share = np.divide(errors, size, out=np.zeros_like(errors), where=np.isfinite(errors) & (size > 0))
-    return 100 * _masked_mean(np.where(np.isinf(errors), 1.0, share), mask)
+    return 100 * masked_mean(np.where(np.isinf(errors), 1.0, share), mask)

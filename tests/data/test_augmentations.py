@@ -189,18 +189,6 @@ def test_observation_noise_scales_with_the_past_and_spares_the_future(rng):
     np.testing.assert_allclose(larger, 1000 * noise, rtol=1e-2, atol=1e-2)
 
 
-def test_missing_spans_hide_a_bounded_part_of_the_past(rng):
-    shares = []
-    for index in range(50):
-        transform, params, values = draw_and_values("missing_spans", rng, index)
-        hidden = np.isnan(transform.apply(values, params))
-        assert not hidden[:, CONTEXT_LENGTH:].any()
-        np.testing.assert_array_equal(hidden[:, :CONTEXT_LENGTH], params["hidden"])
-        assert np.isfinite(values).all()
-        shares.append(hidden[:, :CONTEXT_LENGTH].mean(axis=1).max())
-    assert 0.05 < np.max(shares) <= 0.25
-
-
 @pytest.mark.parametrize("surplus", [0, 1, 5, SURPLUS])
 @pytest.mark.parametrize("context_length", [4, CONTEXT_LENGTH, LENGTH - 1])
 def test_resampling_is_exact_on_cubics(surplus, context_length):
@@ -376,4 +364,5 @@ def test_takens_asks_for_longer_trajectories(store, rng):
 def test_reversal_is_off_by_default():
     weights = Augmentations().weights
     assert weights.pop("time_reversal") == 0
+    assert weights.keys() == set(TRANSFORM_NAMES) - {"time_reversal"}
     assert set(weights.values()) == {1.0}

@@ -12,6 +12,7 @@ from transformers import Trainer, TrainingArguments
 from hf_tsdyn.data import ChannelBucketSampler, RandomWindows, SequentialWindows, TrajectoryDataset, identity
 from hf_tsdyn.data.draws import uniforms
 from hf_tsdyn.data.windows import NO_WINDOW
+from hf_tsdyn.models import DystformerConfig, DystformerForPrediction
 
 SYSTEMS = ["Lorenz"] * 6 + ["Rossler", "Chen"]
 
@@ -83,6 +84,60 @@ def test_unseen_values_are_zero_and_masked(tmp_path, write_dataset):
     assert (~batch["future_observed_mask"]).nonzero().tolist() == [[0, 2, 0]]
     assert batch["past_values"][0, 2, 1] == batch["future_values"][0, 2, 0] == 0
     assert torch.isfinite(batch["past_values"]).all()
+
+
+def test_the_future_of_a_channel_without_a_past_counts_as_unseen(tmp_path, write_dataset):
+    """Its units are unknown: no forecast of it can be scored."""
+    values = numbered(0, 3, 10)
+    values[0, :6] = np.nan
+    values[1, :5] = np.nan
+    windows = sequential_windows(TrajectoryDataset(write_dataset(tmp_path / "gaps", [{"target": values}]), "train"))
+    batch = windows.__getitems__([0])
+    assert batch["past_observed_mask"].sum(dim=1).tolist() == [[0, 1, 6]]
+    assert batch["future_observed_mask"].sum(dim=1).tolist() == [[0, 4, 4]]
+    assert (batch["future_values"][..., 0] == 0).all()
+    np.testing.assert_array_equal(batch["future_values"][0, :, 1:].T, values[1:, 6:])
+
+
+def test_windows_without_anything_seen_add_nothing_to_a_loss(tmp_path, write_dataset):
+    values = np.concatenate([numbered(1, 2, 24), np.full((2, 24), np.nan), 1e4 + numbered(0, 2, 6)], axis=1)
+    folder = write_dataset(tmp_path / "gaps", [{"target": values.astype(np.float32)}])
+    lengths = {"context_length": 16, "prediction_length": 4}
+    windows = sequential_windows(TrajectoryDataset(folder, "train"), stride=1, **lengths)
+    seen = np.array([batch.get("past_observed_mask", torch.ones(1)).any() for batch in windows])
+    assert 0 < seen.sum() < len(windows)
+    torch.manual_seed(0)
+    size = {"d_model": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16, "patch_length": 8}
+    model = DystformerForPrediction(DystformerConfig(**lengths, **size, embedding="linear", normalize_loss=True))
+    unseen, alone, both = (
+        windows.__getitems__(np.flatnonzero(chosen).tolist()) for chosen in (~seen, seen, np.ones(len(seen), bool))
+    )
+    assert model(**unseen).loss == 0
+    loss = model(**both).loss
+    torch.testing.assert_close(loss, model(**alone).loss)
+    loss.backward()
+    assert all(torch.isfinite(weights.grad).all() for weights in model.parameters())
+
+
+@pytest.mark.parametrize("make", [random_windows, sequential_windows])
+def test_windows_without_targets_hold_no_future(mixed, make):
+    windows = make(mixed, context_length=20, prediction_length=0)
+    batches = list(loader(windows))
+    assert {tuple(batch) for batch in batches} == {("past_values",)}
+    assert {batch["past_values"].shape[1] for batch in batches} == {20}
+    rows, starts = windows.locate(np.array([0]))
+    np.testing.assert_array_equal(windows[0]["past_values"], mixed.values(rows.item())[:, starts.item() :][:, :20].T)
+
+
+def test_windows_without_targets_keep_their_mask(tmp_path, write_dataset):
+    values = numbered(0, 2, 10)
+    values[1, 2] = np.nan
+    folder = write_dataset(tmp_path / "gaps", [{"target": values}])
+    windows = sequential_windows(TrajectoryDataset(folder, "train"), context_length=10, prediction_length=0)
+    assert {name: part.shape for name, part in windows[0].items()} == {
+        "past_values": (10, 2),
+        "past_observed_mask": (10, 2),
+    }
 
 
 def test_random_windows_reach_every_start_evenly(uniform):
@@ -287,7 +342,8 @@ def test_short_trajectories_are_named(mixed):
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (random_windows, {"prediction_length": 0}, "found 6 and 0"),
+        (random_windows, {"context_length": 0}, "found 0 and 4"),
+        (random_windows, {"prediction_length": -1}, "found 6 and -1"),
         (random_windows, {"num_windows": 0}, "num_windows must be at least 1"),
         (random_windows, {"seed": -1}, "found 96 and -1"),
         (random_windows, {"balance": "system"}, "'rows' or 'systems', found 'system'"),

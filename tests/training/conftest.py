@@ -1,23 +1,40 @@
-"""A training run of seconds."""
+"""Training runs of seconds."""
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
+
+MODEL = {
+    "model_type": "dystformer",
+    "context_length": 64,
+    "prediction_length": 16,
+    "patch_length": 8,
+    "d_model": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "ffn_dim": 32,
+    "embedding": "linear",
+}
+
+
+def _as_options(values, prefix):
+    return [item for name, value in values.items() for item in (f"--{prefix}.{name}", str(value))]
 
 
 @pytest.fixture
-def run_options(oscillators, tmp_path):
-    """Command-line options of a tiny dystformer on the oscillators; later ones override earlier ones."""
+def start_options(oscillators, tmp_path):
+    """Command-line options of a tiny run on the oscillators without those of the model, which `more` must name."""
 
     def options(*more, output="run"):
-        model = {
-            "model_type": "dystformer",
-            "context_length": 64,
-            "prediction_length": 16,
-            "d_model": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "ffn_dim": 32,
-            "embedding": "linear",
-        }
         training = {
             "output_dir": tmp_path / output,
             "max_steps": 8,
@@ -32,10 +49,88 @@ def run_options(oscillators, tmp_path):
             "disable_tqdm": True,
             "use_cpu": True,
         }
-        arguments = [item for name, value in model.items() for item in (f"--model.{name}", str(value))]
-        arguments += [item for name, value in training.items() for item in (f"--training.{name}", str(value))]
-        arguments += ["--data.path", str(oscillators), "--evaluation.name", "toy"]
-        arguments += ["--evaluation.protocol.context_length", "64", "--evaluation.protocol.horizons", "[8,20]"]
-        return [*arguments, *more]
+        protocol = {"context_length": 64, "horizons": "[8,20]"}
+        arguments = [*_as_options(training, "training"), *_as_options(protocol, "evaluation.protocol")]
+        return [*arguments, "--data.path", str(oscillators), "--evaluation.name", "toy", *more]
 
     return options
+
+
+@pytest.fixture
+def run_options(start_options):
+    """Command-line options of a tiny new dystformer on the oscillators; later ones override earlier ones."""
+
+    def options(*more, output="run"):
+        return start_options(*_as_options(MODEL, "model"), *more, output=output)
+
+    return options
+
+
+@pytest.fixture
+def assert_equal_weights():
+    """A function that fails unless two checkpoint folders hold the same weights."""
+
+    def check(one, other):
+        a, b = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+        assert a.keys() == b.keys()
+        assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+    return check
+
+
+@pytest.fixture
+def stop_halfway():
+    """A function that makes a finished run of 8 steps look as if it had been stopped after step 4 and a bit."""
+
+    def stop(folder):
+        for name in ("training_summary.json", "model.safetensors", "probe.safetensors"):
+            (folder / name).unlink()
+        for name in ("checkpoint-8", "adapter"):
+            shutil.rmtree(folder / name, ignore_errors=name == "adapter")
+
+    return stop
+
+
+@pytest.fixture
+def train_with_a_kill():
+    """A function that trains in a process of its own, kills that at checkpoint 20 and runs the command again."""
+
+    def train(options, folder):
+        command = [sys.executable, "-m", "training.train", *options]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not (folder / "checkpoint-20").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (folder / "training_summary.json").exists()
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+
+    return train
+
+
+@pytest.fixture
+def train_in_two_processes():
+    """A function that trains in two processes that average their gradients."""
+
+    def train(options, *, port):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+        gloo = ("--training.ddp_backend", "gloo", "--training.per_device_train_batch_size", "2")
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        command = [*launch, "-m", "training.train", *options, *gloo]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    return train
+
+
+@pytest.fixture
+def waves(tmp_path):
+    """A CSV file of two noisy waves over 800 hours."""
+    rng = np.random.default_rng(0)
+    steps = np.arange(800)
+    values = np.stack([np.sin(0.3 * steps), np.cos(0.2 * steps)], axis=1) + 0.05 * rng.normal(size=(800, 2))
+    frame = pd.DataFrame({"date": pd.date_range("2024-01-01", periods=800, freq="h"), "u": values[:, 0]})
+    frame.assign(v=values[:, 1]).to_csv(tmp_path / "waves.csv", index=False)
+    return tmp_path / "waves.csv"

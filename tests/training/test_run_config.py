@@ -6,7 +6,10 @@ import yaml
 
 from training.run_config import build_model_config, claim_output_dir, load_run_config
 
-CONFIGS = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "training" / "configs").glob("*.yaml"))
+RECORD = ROOT / "model_cards" / "dystformer-quickstart" / "run_config.yaml"
+"""Of a run before there were tasks, adapters and series."""
 
 
 @pytest.fixture
@@ -38,8 +41,11 @@ def load(file, *options):
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
 def test_every_committed_configuration_loads(file):
-    config, _ = load(str(file))
-    build_model_config(config.model)
+    config, _ = load(str(file), "--data.path", "somewhere")
+    if config.start is None:
+        build_model_config(config.model, config.task)
+    else:
+        assert (ROOT / config.start / "config.json").is_file()
 
 
 def test_options_override_the_file_with_their_types(config_file):
@@ -64,6 +70,8 @@ def test_numbers_in_exponent_notation_are_numbers(config_file):
         (["--training.learning_rat", "1e-3"], "unrecognized arguments"),
         (["--training.learning_rate", "fast"], "learning_rate"),
         (["--data.balance", "weeks"], "balance"),
+        (["--data.series.test_share", "0.9"], r"together below 1, found \(0.15, 0.9\)"),
+        (["--task", "masked"], "task"),
         (["--model.d_modle", "64"], "did you mean d_model"),
         (["--model.d_model", "wide"], "d_model"),
         (["--model.d_model", "72"], "must equal d_model"),
@@ -98,4 +106,16 @@ def test_a_folder_belongs_to_one_run(config_file, tmp_path):
     claim_output_dir(resolved, tmp_path / "run")
     _, other = load(config_file(), "--training.learning_rate", "0.5", "--training.logging_steps", "7")
     with pytest.raises(FileExistsError, match=r"other settings of \['training\.learning_rate'\]"):
+        claim_output_dir(other, tmp_path / "run")
+
+
+def test_the_record_of_an_older_run_stands_for_the_same_run(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run_config.yaml").write_text(RECORD.read_text())
+    config, resolved = load(str(RECORD))
+    assert config.task == "forecast"
+    assert config.start is config.lora is None
+    claim_output_dir(resolved, tmp_path / "run")
+    _, other = load(str(RECORD), "--task", "masked_modeling", "--data.series.test_share", "0.2")
+    with pytest.raises(FileExistsError, match=r"\['data\.series\.test_share', 'task', 'training\.label_names'\]"):
         claim_output_dir(other, tmp_path / "run")

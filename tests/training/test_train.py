@@ -1,10 +1,4 @@
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,17 +10,9 @@ from training.run_config import load_run_config
 from training.train import main, prepare
 
 
-def weights(folder):
-    return load_file(Path(folder) / "model.safetensors")
-
-
-def assert_equal_weights(one, other):
-    a, b = weights(one), weights(other)
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
-
-
-def test_a_run_leaves_the_best_checkpoint_its_settings_and_a_summary(run_options, tmp_path, capsys):
+def test_a_run_leaves_the_best_checkpoint_its_settings_and_a_summary(
+    run_options, assert_equal_weights, tmp_path, capsys
+):
     main(run_options())
     output = tmp_path / "run"
     summary = json.loads((output / "training_summary.json").read_text())
@@ -44,23 +30,21 @@ def test_a_run_leaves_the_best_checkpoint_its_settings_and_a_summary(run_options
     assert f"checkpoint: {output}" in capsys.readouterr().out
 
 
-def test_one_seed_gives_one_checkpoint_whatever_the_number_of_workers(run_options, tmp_path):
+def test_one_seed_gives_one_checkpoint_whatever_the_number_of_workers(run_options, assert_equal_weights, tmp_path):
     main(run_options(output="a"))
     main(run_options("--training.dataloader_num_workers", "2", output="b"))
     main(run_options("--training.seed", "1", output="c"))
     assert_equal_weights(tmp_path / "a", tmp_path / "b")
-    assert not torch.equal(*(weights(tmp_path / name)["head.projection.weight"] for name in "ac"))
+    weights = [load_file(tmp_path / name / "model.safetensors")["head.projection.weight"] for name in "ac"]
+    assert not torch.equal(*weights)
 
 
-def test_a_stopped_run_resumes_to_the_same_weights(run_options, tmp_path):
+def test_a_stopped_run_resumes_to_the_same_weights(run_options, stop_halfway, assert_equal_weights, tmp_path):
     main(run_options(output="whole"))
     main(run_options(output="stopped"))
-    stopped = tmp_path / "stopped"
-    for name in ("training_summary.json", "model.safetensors", "probe.safetensors"):
-        (stopped / name).unlink()
-    subprocess.run(["rm", "-r", str(stopped / "checkpoint-8")], check=True)
+    stop_halfway(tmp_path / "stopped")
     main(run_options(output="stopped"))
-    assert_equal_weights(tmp_path / "whole", stopped)
+    assert_equal_weights(tmp_path / "whole", tmp_path / "stopped")
 
 
 def test_a_finished_run_is_left_alone(run_options, tmp_path, capsys):
@@ -71,45 +55,7 @@ def test_a_finished_run_is_left_alone(run_options, tmp_path, capsys):
     assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_training_starts_from_a_checkpoint_with_changed_settings(run_options, tmp_path):
-    main(run_options(output="first"))
-    changes = ["--model", '{"loss": "mae"}', "--training.learning_rate", "0.0"]
-    main(from_checkpoint(run_options(output="second"), tmp_path / "first", *changes))
-    assert_equal_weights(tmp_path / "first", tmp_path / "second")
-    assert DystformerForPrediction.from_pretrained(tmp_path / "second").config.loss == "mae"
-
-
-def from_checkpoint(arguments, checkpoint, *more):
-    """The options of a run that starts from `checkpoint` instead of a new model."""
-    pairs = zip(arguments[::2], arguments[1::2], strict=True)
-    kept = [item for name, value in pairs if not name.startswith("--model.") for item in (name, value)]
-    return [*kept, "--checkpoint", str(checkpoint), *more]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ('{"num_hidden_layers": 2}', "may change no weight of the checkpoint"),
-        ('{"prediction_length": 32}', "may change no weight of the checkpoint"),
-        ('{"channel_attention": false}', "may change no weight of the checkpoint"),
-        ('{"loss": "mea"}', "loss"),
-        ('{"model_type": "patchtst"}', "model_type must be the checkpoint's, 'dystformer'"),
-    ],
-)
-def test_a_checkpoint_keeps_its_weights(run_options, tmp_path, change, message):
-    if not (tmp_path / "first").exists():
-        main(run_options("--training.max_steps", "1", output="first"))
-    with pytest.raises(SystemExit, match=message):
-        main(from_checkpoint(run_options(output="second"), tmp_path / "first", "--model", change))
-
-
-def test_a_checkpoint_that_is_not_there_is_named(run_options, capsys):
-    with pytest.raises(SystemExit):
-        main(from_checkpoint(run_options(), "./nowhere", "--model", "{}"))
-    assert "found nothing at './nowhere'" in capsys.readouterr().err
-
-
-def test_a_checkpoint_cut_short_while_written_is_passed_over(run_options, tmp_path):
+def test_a_checkpoint_cut_short_while_written_is_passed_over(run_options, assert_equal_weights, tmp_path):
     main(run_options(output="whole"))
     main(run_options(output="cut"))
     (tmp_path / "cut" / "training_summary.json").unlink()
@@ -133,14 +79,16 @@ def test_the_validation_loss_is_the_mean_over_windows_whatever_the_batches(run_o
     assert losses == pytest.approx([sum(alone) / len(alone)] * 3, rel=1e-5)
 
 
-def test_a_run_without_validation_keeps_its_last_step(run_options, tmp_path, capsys):
+def test_a_run_without_validation_keeps_its_last_step(run_options, assert_equal_weights, tmp_path, capsys):
     options = ("--training.load_best_model_at_end", "false", "--training.eval_strategy", "no")
     main(run_options(*options, "--training.metric_for_best_model", "null"))
     assert "of 8 steps the last one" in capsys.readouterr().out
     assert_equal_weights(tmp_path / "run", tmp_path / "run" / "checkpoint-8")
 
 
-def test_the_record_of_a_run_repeats_it_and_refuses_other_data(run_options, tmp_path, write_dataset):
+def test_the_record_of_a_run_repeats_it_and_refuses_other_data(
+    run_options, assert_equal_weights, tmp_path, write_dataset
+):
     main(run_options())
     record = ["--config", str(tmp_path / "run" / "run_config.yaml"), "--training.output_dir", str(tmp_path / "again")]
     main(record)
@@ -174,30 +122,17 @@ def test_a_dataset_that_is_not_there_is_named(run_options, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(run_options, tmp_path):
+def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(
+    run_options, train_with_a_kill, assert_equal_weights, tmp_path
+):
     more = ("--training.max_steps", "120")
     main(run_options(*more, output="whole"))
-    command = [sys.executable, "-m", "training.train", *run_options(*more, output="killed")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "killed" / "checkpoint-20").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed" / "training_summary.json").exists()
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    train_with_a_kill(run_options(*more, output="killed"), tmp_path / "killed")
     assert_equal_weights(tmp_path / "whole", tmp_path / "killed")
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model(run_options, tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29531"]
-    options = run_options("--training.ddp_backend", "gloo", "--training.per_device_train_batch_size", "2")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launch, "-m", "training.train", *options], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_two_processes_train_one_model(run_options, train_in_two_processes, tmp_path):
+    train_in_two_processes(run_options(), port=29531)
     summary = json.loads((tmp_path / "run" / "training_summary.json").read_text())
     assert summary["windows_seen"] == 8 * 2 * 2

@@ -45,10 +45,12 @@ class DystformerConfig(PreTrainedConfig):
         distribution: "point" forecasts; "quantiles" at `quantile_levels`, scored by the pinball loss; or
             "student_t", scored by its likelihood.
         quantile_levels: increasing, in (0, 1), with the median, 0.5, which is the point forecast.
+        spread_factor: what the spread of the distribution is multiplied by; `training.train` sets it after training, so
+            that intervals hold what they should on the validation data.
         mask_ratio: masked modelling: share of the patches of each channel that is masked.
         channel_consistent_masking: mask the same patches in all channels of a window.
-        aligned_masks: False shifts the masked stretches of each window by a random number of steps, so that they begin
-            and end within patches, as gaps of real series do.
+        mask_shift_rate: share of the windows whose masked stretches are shifted by a random number of steps, so that
+            they begin and end within patches, as gaps of real series do.
         scale_masked_values: let masked values count in a window's scaling, as the reference does, which tells the model
             something of what it is to find; `complete` never does.
         scaling_epsilon, relative_scaling_epsilon: see `hf_tsdyn.scaling.scale`.
@@ -89,9 +91,10 @@ class DystformerConfig(PreTrainedConfig):
     embed_unseen: bool = False
     distribution: Literal["point", "quantiles", "student_t"] = "point"
     quantile_levels: list[float] | tuple[float, ...] = (0.025, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.975)
+    spread_factor: float | int = 1.0
     mask_ratio: float | int = 0.5
     channel_consistent_masking: bool = False
-    aligned_masks: bool = True
+    mask_shift_rate: float | int = 0.0
     scale_masked_values: bool = False
     scaling_epsilon: float | int = 1e-6
     relative_scaling_epsilon: bool = True
@@ -134,8 +137,14 @@ class DystformerConfig(PreTrainedConfig):
             )
         if not 0 <= self.rope_percent <= 1:
             raise ValueError(f"rope_percent must lie between 0 and 1, found {self.rope_percent}.")
+        if not 0 < self.spread_factor < float("inf"):
+            raise ValueError(
+                f"spread_factor must be positive and finite, found {self.spread_factor}; 1 changes nothing."
+            )
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio must lie between 0 and 1, found {self.mask_ratio}; it is a share of patches.")
+        if not 0 <= self.mask_shift_rate <= 1:
+            raise ValueError(f"mask_shift_rate must lie between 0 and 1, found {self.mask_shift_rate}; it is a share.")
         levels = list(self.quantile_levels)
         if levels != sorted(set(levels)) or 0.5 not in levels or not 0 < levels[0] <= levels[-1] < 1:
             raise ValueError(

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
+from transformers import AutoModel
 from transformers.utils.generic import ModelOutput
 
-from ...forecasting import check_past_values, evaluating
+from ...forecasting import evaluating
+from ...observations import check_past_values
 from .configuration_dystformer import DystformerConfig
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class EncoderMixin(_Model):
         values, mask = values.to(self.device), mask.to(self.device)
         if channel_mask is not None:
             channel_mask = channel_mask.to(self.device)
-        implementation = self.config._attn_implementation
+        implementation = self.config._attn_implementation or "sdpa"
         if output_channel_attentions:
             self.set_attn_implementation("eager")
         try:
@@ -115,18 +117,24 @@ class EncoderMixin(_Model):
         found = DystformerConfig.from_pretrained(name_or_path)
         own = {name: getattr(found, name) for name in DystformerConfig.__annotations__ if name != "model_type"}
         config = DystformerConfig(**(own | fields))
-        model, report = cls.from_pretrained(
+        # By the backbone's own class: a head's weights that happen to fit the new head are not to come along.
+        loaded: Any = AutoModel.from_pretrained(
             name_or_path, config=config, output_loading_info=True, ignore_mismatched_sizes=True
         )
-        # Head weights of another shape, or of another head, are drawn anew; the encoder's must all be there.
-        prefix = f"{cls.base_model_prefix}."
-        wrong = sorted({str(key) for kind in report.values() for key in map(_key, kind) if key.startswith(prefix)})
+        backbone, report = loaded
+        prefix = cls.base_model_prefix
+        names = {_key(entry).removeprefix(f"{prefix}.") for kind in report.values() for entry in kind}
+        wrong = sorted(name for name in names if name.split(".")[0] in dict(backbone.named_children()))
         if wrong:
             raise ValueError(
                 f"an encoder must have the weights of its new model, found others for {wrong[:4]} in {name_or_path} "
                 f"with {fields}; keep the fields that decide the encoder's shapes as they are."
             )
-        return model
+        if isinstance(backbone, cls):
+            return backbone
+        model = cls(config)
+        setattr(model, prefix, backbone)
+        return model.eval()
 
 
 def _key(entry: Any) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...forecasting import check_past_values, evaluating
+from ...forecasting import evaluating
 from ...interpolation import fill_linear
+from ...observations import check_past_values
 from .configuration_dystformer import DystformerConfig
 
 if TYPE_CHECKING:

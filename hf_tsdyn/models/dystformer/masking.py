@@ -12,8 +12,8 @@ def draw_mask(config: DystformerConfig, values: Tensor, generator: torch.Generat
     """Return a boolean mask like `values` (batch, time, channels), True = hidden, of whole runs of `patch_length`.
 
     Of each channel's N patches, as near to `mask_ratio` N as can be are hidden, at least one and at most N - 1 (one of
-    one); all channels' are the same with `channel_consistent_masking`. Without `aligned_masks` each window's runs are
-    shifted to the right by the same random number of steps below `patch_length`, and what leaves it comes in again.
+    one); all channels' are the same with `channel_consistent_masking`. In a share `mask_shift_rate` of the windows
+    the runs are shifted to the right by a random number of steps below `patch_length`, and what leaves comes in again.
 
     Args:
         generator: source of the mask, on the device of `values`; torch's own by default.
@@ -26,8 +26,10 @@ def draw_mask(config: DystformerConfig, values: Tensor, generator: torch.Generat
     noise = torch.rand(shape, generator=generator, device=values.device)
     mask = (noise.argsort(dim=-1).argsort(dim=-1) < num_masked).expand(batch, channels, num_patches)
     mask = mask_of_patches(mask, time, length)
-    if not config.aligned_masks:
+    if config.mask_shift_rate > 0:
         shift = torch.randint(length, (batch, 1, 1), generator=generator, device=values.device)
+        shifted = torch.rand((batch, 1, 1), generator=generator, device=values.device) < config.mask_shift_rate
+        shift = shift * shifted
         steps = torch.arange(num_patches * length, device=values.device)[None, :, None]
         source = (steps - shift) % (num_patches * length) + time % length
         mask[:, time % length :] = mask.gather(1, source.expand(-1, -1, channels))

@@ -3,10 +3,9 @@
 Source: the architecture of Panda (Lai, Bao, Gilpin 2025, arXiv:2505.13755), after PatchTST (Nie et al. 2023).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,9 @@ from transformers.utils.generic import TransformersKwargs, can_return_tuple, mer
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from ...distributions import build_distribution
-from ...forecasting import ForecastMixin, ForecastOutput, last_observed, observed
+from ...forecasting import ForecastMixin, ForecastOutput
 from ...losses import LossTargets, loss_targets, mean_over, point_loss
+from ...observations import last_observed, observed
 from ...scaling import unscale
 from .configuration_dystformer import DystformerConfig
 from .embedding import DynamicsEmbedding, LinearEmbedding, UnseenEmbedding
@@ -146,6 +146,7 @@ class DystformerPreTrainedModel(EncoderMixin, PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = "time"
     main_input_name = "past_values"
+    _input_embed_layer = "embedding"
     accepts_loss_kwargs = False
     supports_gradient_checkpointing = True
     _no_split_modules = ["DystformerLayer"]
@@ -209,7 +210,7 @@ class DystformerModel(DystformerPreTrainedModel):
         past_observed_mask: Tensor | None = None,
         channel_mask: Tensor | None = None,
         mask: Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> DystformerModelOutput:
         """Encode a window.
 
@@ -250,7 +251,7 @@ class DystformerModel(DystformerPreTrainedModel):
             latest = values[:, -num_patches * self.config.patch_length :]
             return latest.transpose(1, 2).unflatten(2, (num_patches, -1)).to(self.dtype)
 
-        hidden_states = self.embedding(patches(window.values))
+        hidden_states = self.embedding(patches(window.values)).to(self.dtype)
         if self.unseen_embedding is not None:
             hidden_states = hidden_states + self.unseen_embedding(patches(~visible))
         return hidden_states
@@ -261,10 +262,16 @@ class DystformerForPrediction(ForecastMixin, DystformerPreTrainedModel):
 
     def __init__(self, config: DystformerConfig):
         super().__init__(config)
-        self.distribution = build_distribution(config.distribution, config.quantile_levels)
+        self.distribution = build_distribution(config.distribution, config.quantile_levels, config.spread_factor)
         self.model = DystformerModel(config)
         self.head = DystformerPredictionHead(config, self.distribution.num_parameters if self.distribution else 1)
         self.post_init()
+
+    def set_spread_factor(self, factor: float) -> None:
+        """Multiply the spread of the distribution by `factor`, here and in what is saved."""
+        config = self.config
+        config.spread_factor = factor
+        self.distribution = build_distribution(config.distribution, config.quantile_levels, factor)
 
     @property
     def min_context_length(self) -> int:
@@ -278,7 +285,7 @@ class DystformerForPrediction(ForecastMixin, DystformerPreTrainedModel):
         future_values: Tensor | None = None,
         future_observed_mask: Tensor | None = None,
         channel_mask: Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ForecastOutput:
         """Forecast the block after `past_values`; with `future_values`, also the loss.
 
@@ -350,7 +357,7 @@ class DystformerForMaskedModeling(GapFillingMixin, DystformerPreTrainedModel):
         mask: Tensor | None = None,
         channel_mask: Tensor | None = None,
         generator: torch.Generator | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ForecastOutput:
         """Reconstruct a window from what is not masked.
 

@@ -111,10 +111,19 @@ def _targets(model_class):
     return {"future_values": torch.zeros(3, 24, 4)} if model_class is DystformerForPrediction else {}
 
 
+def test_a_head_that_happens_to_fit_stays_behind(tmp_path):
+    donor = build(DystformerForMaskedModeling, prediction_length=8)
+    donor.save_pretrained(tmp_path)
+    model = DystformerForPrediction.from_encoder(tmp_path)
+    assert model.head.projection.weight.shape == donor.head.projection.weight.shape
+    assert not torch.equal(model.head.projection.weight, donor.head.projection.weight)
+    assert isinstance(DystformerModel.from_encoder(tmp_path), DystformerModel)
+
+
 def test_an_encoder_of_other_shapes_is_refused_by_name(tmp_path):
     build().save_pretrained(tmp_path)
     for fields in ({"ffn_dim": 64}, {"num_hidden_layers": 3}, {"embedding": "linear"}, {"num_hidden_layers": 1}):
-        with pytest.raises(ValueError, match=r"an encoder must have the weights.*'model\."):
+        with pytest.raises(ValueError, match=r"an encoder must have the weights.*'(layers|embedding)\."):
             DystformerForPrediction.from_encoder(tmp_path, **fields)
     with pytest.raises(ValueError, match="unseen_embedding"):
         DystformerForPrediction.from_encoder(tmp_path, embed_unseen=True)

@@ -54,11 +54,18 @@ def test_channel_consistent_masks_are_the_same_in_all_channels(generator):
 
 
 def test_shifted_masks_hide_as_much_but_begin_anywhere(generator):
-    config = build(aligned_masks=False).config
+    config = build(mask_shift_rate=1.0).config
     mask = draw_mask(config, torch.zeros(200, 69, 2), generator)
     assert (mask.sum(dim=1) == 32).all()
     starts = (mask[:, 1:] & ~mask[:, :-1]).nonzero()[:, 1]
     assert set(((starts + 1 - 5) % 8).tolist()) == set(range(8))
+
+
+def test_a_share_of_the_windows_has_shifted_masks(generator):
+    config = build(mask_shift_rate=0.25).config
+    mask = draw_mask(config, torch.zeros(2000, 64, 1), generator)[..., 0].unflatten(1, (8, 8))
+    aligned = (mask.any(dim=2) == mask.all(dim=2)).all(dim=1)
+    assert aligned.float().mean().item() == pytest.approx(1 - 0.25 * 7 / 8, abs=0.04)
 
 
 def test_masks_come_from_the_generator_that_is_given(values):
@@ -178,7 +185,7 @@ def test_series_that_cannot_be_completed_are_refused(values):
 
 
 def test_reload_completes_bit_equal(values, tmp_path):
-    model = build(gap_fill="hermite", embed_unseen=True, aligned_masks=False)
+    model = build(gap_fill="hermite", embed_unseen=True, mask_shift_rate=0.5)
     model.save_pretrained(tmp_path)
     reloaded = DystformerForMaskedModeling.from_pretrained(tmp_path)
     mask = draw_mask(model.config, values, torch.Generator().manual_seed(0))

@@ -1,0 +1,199 @@
+"""A user's own series, CSV or NPY files, as a dataset that windows are cut from."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from hf_tsdyn.data.series_files import SeriesFile, find_series_files, read_series_file
+from hf_tsdyn.data.trajectories import Trajectory
+
+SPLITS = ("train", "validation", "test")
+
+
+class TrajectorySource(Protocol):
+    """What windows are cut from: `TrajectoryDataset`, `SeriesDataset` and whatever reads as they do."""
+
+    path: Path
+    split: str
+    num_channels: np.ndarray
+    lengths: np.ndarray
+    systems: list[str]
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> Trajectory: ...
+
+    def values(self, row: int) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class SeriesOptions:
+    """Which columns are read, and where a series is cut into splits.
+
+    Of a series of T steps the last floor(test_share T) are the test split, the floor(validation_share T) before
+    them the validation split, all others the training split. The shares count as the decimal numbers that they are
+    written as, so that rounding moves no border.
+
+    Args:
+        columns: channels to keep, in this order; all by default. Those of an NPY file are called "0", "1", ...
+        time_column: numbers or dates that are no channel; by default the first column of a CSV file if it
+            holds dates.
+    Raises: ValueError on shares below 0 or that leave nothing to train on, or columns that are none or repeated."""
+
+    columns: tuple[str, ...] | None = None
+    time_column: str | None = None
+    validation_share: float = 0.15
+    test_share: float = 0.15
+
+    def __post_init__(self) -> None:
+        shares = (self.validation_share, self.test_share)
+        if not min(shares) >= 0 or not sum(shares) < 1:
+            raise ValueError(
+                f"validation_share and test_share must be at least 0 and together below 1, found {shares}; change them."
+            )
+        if self.columns is not None and len(set(self.columns)) != max(len(self.columns), 1):
+            raise ValueError(
+                f"columns must name at least one channel, and none twice, found {self.columns!r}; change them, or "
+                "leave them out to take all."
+            )
+
+    def part(self, split: str, num_steps: int) -> tuple[int, int]:
+        """Return the first step of `split` in a series of `num_steps`, and the first one after it."""
+        num_test, num_validation = (
+            int(Fraction(str(share)) * num_steps) for share in (self.test_share, self.validation_share)
+        )
+        borders = (0, num_steps - num_test - num_validation, num_steps - num_test, num_steps)
+        place = SPLITS.index(split)
+        return borders[place], borders[place + 1]
+
+
+class SeriesDataset:
+    """Serve one split of a CSV or NPY file, or of a folder of them, split by time within each series.
+
+    A CSV file has a header row and one row per step; an empty cell is unseen. An NPY file is (time,),
+    (time, channels) or (series, time, channels), one row each; NaN is unseen. The steps of a file are evenly spaced:
+    a step of which nothing was seen has a row of its own. Values are float32: an NPY file of that type is
+    mapped into memory, all else is loaded. It pickles as its path.
+
+    Rows of validation and test begin `context_length` steps before their split (as far as there are any), so that
+    windows with that context have every target inside the split, and each step of the split can be a target.
+    In a `Trajectory`, `system` is the file's name without its ending and `item_id` the same with the number of
+    the series; `dt` is in seconds for dates, in the time column's units for numbers, else 1; `period` is NaN.
+
+    Args:
+        path: a file, or a folder whose CSV and NPY files are read in the order of their names.
+        context_length: that of the windows to come; 0 where windows have no targets (masked modelling).
+    Attributes:
+        num_channels, lengths: (rows,) of each row.
+        systems, channel_names: of each row.
+        fingerprint: hash over the files' contents and the options, whatever the split and `context_length`.
+    Raises:
+        FileNotFoundError: nothing at `path`, or a folder without such files.
+        ValueError: a split without a step; a file that is no series of finite numbers; columns that are
+            missing or not numeric; times that are missing, out of order or unevenly spaced; names that repeat.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        split: Literal["train", "validation", "test"],
+        *,
+        context_length: int,
+        options: SeriesOptions | None = None,
+    ):
+        if split not in SPLITS or context_length < 0:
+            raise ValueError(
+                f"split must be one of {SPLITS} and context_length at least 0, found {split!r} and "
+                f"{context_length!r}; change them."
+            )
+        self.path = Path(path)
+        self.split = split
+        self.context_length = context_length
+        self.options = options = options or SeriesOptions()
+        files = find_series_files(self.path)
+        self.fingerprint = _hash(files, options)
+        self._values: list[np.ndarray] = []
+        self._item_ids: list[str] = []
+        self._dts: list[float] = []
+        self.systems: list[str] = []
+        self.channel_names: list[tuple[str, ...]] = []
+        for file in files:
+            self._add(file, read_series_file(file, columns=options.columns, time_column=options.time_column))
+        self.num_channels = np.array([len(values) for values in self._values])
+        self.lengths = np.array([values.shape[1] for values in self._values])
+
+    def _add(self, file: Path, content: SeriesFile) -> None:
+        for number, series in enumerate(content.series):
+            first, end = self.options.part(self.split, series.shape[1])
+            if first == end:
+                raise ValueError(
+                    f"the {self.split} split must hold at least one step, found none of the {series.shape[1]} of "
+                    f"{file}; raise its share."
+                )
+            item_id = file.stem if len(content.series) == 1 else f"{file.stem}-{number}"
+            if item_id in self._item_ids:
+                raise ValueError(f"series must have different names, found {item_id!r} twice; rename {file}.")
+            if self.split != "train":
+                first = max(first - self.context_length, 0)
+            values = np.asarray(series[:, first:end], np.float32)
+            values.flags.writeable = False
+            self._values.append(values)
+            self._item_ids.append(item_id)
+            self._dts.append(content.dt)
+            self.systems.append(file.stem)
+            self.channel_names.append(content.channel_names)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"SeriesDataset({str(self.path)!r}, {self.split!r}, {len(self)} series)"
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        return (self[row] for row in range(len(self)))
+
+    def values(self, row: int) -> np.ndarray:
+        """Return (channels, time) float32 of one row, read-only."""
+        return self._values[row]
+
+    def __getitem__(self, row: int) -> Trajectory:
+        values = self._values[row]
+        return Trajectory(
+            item_id=self._item_ids[row],
+            system=self.systems[row],
+            split=self.split,
+            values=values,
+            dt=self._dts[row],
+            period=float("nan"),
+            lyapunov_time=None,
+            parameters={},
+            initial_condition=values[:, 0].astype(np.float64),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("path", "split", "context_length", "options", "fingerprint")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        fingerprint = state.pop("fingerprint")
+        self.__init__(state.pop("path"), state.pop("split"), **state)
+        if self.fingerprint != fingerprint:
+            raise ValueError(
+                f"{self.path} must hold the values it held when this dataset was pickled (fingerprint "
+                f"{fingerprint!r}), found {self.fingerprint!r}; open it again instead of unpickling."
+            )
+
+
+def _hash(files: list[Path], options: SeriesOptions) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
+    for file in files:
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()

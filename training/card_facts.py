@@ -1,0 +1,117 @@
+"""What the card of a run says beyond its results, from the run's own records."""
+
+from typing import Any
+
+from hf_tsdyn.model_card import ModelCardFacts
+from training.run_config import CONFIG_FILE, EvaluationConfig
+
+
+def card_facts(
+    run: dict[str, Any],
+    summary: dict[str, Any],
+    *,
+    config: Any,
+    evaluation: EvaluationConfig,
+    figures: tuple[tuple[str, str], ...],
+) -> ModelCardFacts:
+    """Return the facts of a run.
+
+    Args:
+        run, summary: what its run_config.yaml and training_summary.json hold.
+        config: the model's configuration.
+        figures: (path beside the card, caption).
+    """
+    return ModelCardFacts(
+        model_id=evaluation.model_id or evaluation.name,
+        model=evaluation.name,
+        model_type=config.model_type,
+        summary=_summary(run, summary),
+        num_parameters=summary["num_parameters"],
+        context_length=config.context_length,
+        prediction_length=config.prediction_length,
+        channels="any number",
+        training_data=_training_data(run["data"], summary),
+        training=_training(run, summary, config),
+        limits=tuple(_limits(summary, config)),
+        commands=(
+            "# DATA: the data of the fingerprint above",
+            f"python -m training.train --config {CONFIG_FILE} --data.path DATA --training.output_dir MODEL",
+            "python -m training.evaluate_checkpoint MODEL --data DATA",
+        ),
+        evaluation_dataset=evaluation.dataset_name,
+        figures=figures,
+    )
+
+
+def _is_series(summary: dict[str, Any]) -> bool:
+    """Whether the data were a user's own, of which no period is known; those generated all have one."""
+    return summary["steps_per_period"] is None
+
+
+def _summary(run: dict[str, Any], summary: dict[str, Any]) -> str:
+    kind, start = summary["model_type"], run.get("checkpoint")
+    origin = f"fine-tuned from `{start}`" if start else "trained"
+    if _is_series(summary):
+        return f"A {kind} {origin} on the past of {', '.join(summary['train_systems'])}, to forecast what comes next."
+    return (
+        f"A {kind}{f', {origin},' if start else ''} that forecasts trajectories of dynamical systems it was not "
+        "trained on, from their context alone."
+    )
+
+
+def _training_data(data: dict[str, Any], summary: dict[str, Any]) -> dict[str, str]:
+    facts = {
+        "systems": f"{len(summary['train_systems'])}, with perturbed parameters and initial conditions",
+        "validation": f"{len(summary['validation_systems'])} other systems",
+        "sampling": f"{summary['steps_per_period'] or 0:g} steps a period (median), without noise",
+    }
+    if _is_series(summary):
+        names = ", ".join(summary["train_systems"])
+        shares = {name: data["series"][f"{name}_share"] for name in ("validation", "test")}
+        facts = {
+            "series": f"{names}, the first {1 - sum(shares.values()):.0%} of each in time",
+            "validation": f"the {shares['validation']:.0%} after that; the last {shares['test']:.0%} were held out",
+            "channels": ", ".join(data["series"].get("columns") or ["all"]),
+        }
+    augmentations = data.get("augmentations")
+    return facts | {
+        "fingerprint": f"`{summary['dataset_fingerprint']}`",
+        "augmentations": f"rate {augmentations['rate']}" if augmentations else "none",
+    }
+
+
+def _training(run: dict[str, Any], summary: dict[str, Any], config: Any) -> dict[str, str]:
+    training, chosen = run["training"], summary["best_step"]
+    batch = f"{training['per_device_train_batch_size']} windows a device"
+    start = {"checkpoint": "all weights of", "encoder_checkpoint": "the encoder of"}
+    starts = [f"{what} `{run[name]}`" for name, what in start.items() if run.get(name)]
+    facts = {"start": starts[0] if starts else "new weights"}
+    if lora := run.get("lora"):
+        trained = f"adapters of rank {lora['rank']}{' and the head' if lora['train_head'] else ''}"
+        facts["trained"] = f"{trained}: {summary['num_trainable_parameters']:,} parameters, merged into the weights"
+    return facts | {
+        "steps": f"{summary['steps']:,} of {batch}",
+        "checkpoint": "the last step" if chosen is None else f"step {chosen:,}, the best on the validation data",
+        "learning rate": f"{training['learning_rate']:g}, {training['lr_scheduler_type']}",
+        "loss": f"{config.loss}, in units of each window's scale" if config.normalize_loss else config.loss,
+        "hardware": summary["hardware"]["accelerator"] or summary["hardware"]["cpu"],
+    }
+
+
+def _limits(summary: dict[str, Any], config: Any) -> list[str]:
+    limits = []
+    if config.distribution == "point":
+        limits.append("It gives point forecasts; intervals are not available.")
+    if _is_series(summary):
+        limits.append(
+            "It was scored on the last part of the series that it was trained on; other series were not measured."
+        )
+        if len(summary["train_systems"]) == 1:
+            limits.append("With a single series the intervals of the tables are empty: they count series, not windows.")
+        return limits
+    return [
+        *limits,
+        "Forecasts of chaotic series lose the truth after a few Lyapunov times at best; long rollouts of a model "
+        "of this size are no picture of the attractor.",
+        "Noise and other sampling rates than in training were not measured.",
+    ]

@@ -1,0 +1,61 @@
+"""What a trained model makes of one window, kept beside it for other processes to repeat to the bit."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hf_tsdyn.data.windows import SequentialWindows
+from hf_tsdyn.provenance import hardware_class, package_versions
+
+PROBE_FILE = "probe.safetensors"
+HIDDEN_SHARE = 0.4
+"""Of the window of a masked model's probe, value by value."""
+
+
+def save_probe(model: Any, windows: SequentialWindows, path: Path) -> None:
+    """Save a forecast of the first validation window, two and a half blocks long, or of a masked model a completion."""
+    past_values = windows.__getitems__([0])["past_values"].contiguous()
+    if windows.prediction_length == 0:
+        mask = torch.rand(past_values.shape, generator=torch.Generator().manual_seed(0)) < HIDDEN_SHARE
+        outcome = {"mask": mask, "completion": model.cpu().complete(past_values, mask).contiguous()}
+    else:
+        length = model.config.prediction_length * 5 // 2
+        outcome = {"forecast": model.cpu().forecast(past_values, prediction_length=length).contiguous()}
+    save_file({"past_values": past_values, **outcome}, path)
+
+
+def _repeat(model: Any, probe: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What the model makes of the probe now, and what it made of it in training."""
+    if "completion" in probe:
+        return model.complete(probe["past_values"], probe["mask"]), probe["completion"]
+    length = probe["forecast"].shape[1]
+    return model.forecast(probe["past_values"], prediction_length=length), probe["forecast"]
+
+
+def verify_reload(model: Any, checkpoint: Path, summary: Mapping[str, Any]) -> str:
+    """Compare what the loaded model makes of its probe with what it made of it in training, and say how they compare.
+
+    Args:
+        model: on the device of the probe's making, the CPU.
+        checkpoint: folder of the model and its probe.
+        summary: the run's, with the machine and versions of the training; empty where unknown.
+    Raises: RuntimeError, with the largest difference, if they differ on the same kind of machine and versions.
+    """
+    if not (checkpoint / PROBE_FILE).is_file():
+        return f"no {PROBE_FILE} beside the checkpoint: reloading was not verified"
+    found, expected = _repeat(model, load_file(checkpoint / PROBE_FILE))
+    if torch.equal(found, expected):
+        return f"reloaded in a new process: bit-equal on the window in {PROBE_FILE}"
+    difference = (found - expected).abs().max().item()
+    here = (hardware_class(model.device)["cpu"], package_versions())
+    there = (summary.get("hardware", {}).get("cpu"), summary.get("versions"))
+    if here == there:
+        raise RuntimeError(
+            f"a reloaded checkpoint must be bit-equal, found differences up to {difference:.3g} in "
+            f"{checkpoint}; its files were changed since training: train again."
+        )
+    return f"reloaded on another processor or other versions: outcomes on the probe differ by up to {difference:.3g}"

@@ -1,0 +1,49 @@
+"""The Trainer of windows: batches of one number of channels each, and an exact mean loss over them."""
+
+from typing import cast
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from hf_tsdyn.data.windows import ChannelBucketSampler, RandomWindows, SequentialWindows
+
+
+class WindowTrainer(Trainer):
+    """Trainer for batches of one number of channels each, some of them short, which its own parts know nothing of."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        return ChannelBucketSampler(cast(RandomWindows, train_dataset or self.train_dataset), self._train_batch_size)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
+        return ChannelBucketSampler(cast(SequentialWindows, eval_dataset), self.args.eval_batch_size)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Return the mean loss over windows; the Trainer's own would weigh short batches as full ones.
+
+        Whatever the model draws (what a masked model hides) is drawn alike at every evaluation, and the training's own
+        draws go on as if there had been none.
+        """
+        model = self.model.eval()  # pyright: ignore[reportOptionalMemberAccess]
+        device = self.args.device
+        totals = torch.zeros(2, dtype=torch.float64, device=device)
+        with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type), torch.no_grad():
+            torch.manual_seed(self.args.seed)
+            for batch in dataloader:
+                inputs = self._prepare_inputs(batch)
+                with self.compute_loss_context_manager():
+                    loss = cast(torch.Tensor, self.compute_loss(model, inputs))
+                size = len(inputs["past_values"])
+                totals += torch.stack([loss.double() * size, torch.full_like(loss, size, dtype=torch.float64)])
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        total, count = self.accelerator.reduce(totals).tolist()  # pyright: ignore[reportAttributeAccessIssue]
+        metrics = {f"{metric_key_prefix}_loss": total / count}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=int(count))  # pyright: ignore[reportArgumentType]

@@ -164,7 +164,7 @@ def evaluate_completion(
         baselines: names in `completers` that the others are compared with.
         device: where values are put; completers must be there already.
     Raises: ValueError if there is no completer or trajectory, a baseline is unknown, a trajectory is shorter than
-        a window, or a completion has the wrong shape.
+        a window, no window shows all of its channels, or a completion has the wrong shape.
     """
     _check(completers, dataset, baselines)
     length = protocol.context_length
@@ -177,6 +177,11 @@ def evaluate_completion(
                 _score(batch, kind, protocol, completers, scores, device)
                 progress.update()
     rows = [row for name in completers for row in system_rows(name, scores[name], windows, protocol.seed)]
+    if not rows:
+        raise ValueError(
+            f"every channel of some window must be seen where it is not hidden, found no such among {len(windows)} "
+            "windows; leave channels without values out (columns of a series), or hide less."
+        )
     header = results_header(scores, windows, dataset, protocol, baselines=baselines, device=torch.device(device))
     summary, differences = summarise(
         rows,

@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from .completion import metric_of
 from .completion_figures import ERROR_LABEL, MASK_LABELS
 from .model_card import ModelCardFacts, render_strictly
-from .results import DifferenceRow, EvaluationResults, SummaryRow
+from .results import EvaluationResults, table_cell
 
 TEMPLATE = Path(__file__).parent / "templates" / "completion_card.md"
 
@@ -62,7 +62,7 @@ def error_table(results: EvaluationResults) -> str:
     """Render a Markdown table: a completer a row, a kind of mask a column, median [low, high] over systems."""
     kinds, length = results.header["protocol"]["mask_kinds"], results.header["protocol"]["context_length"]
     rows = {
-        name: [_cell(results.summary_of(name, metric_of(kind), length)) for kind in kinds]
+        name: [table_cell(results.summary_of(name, metric_of(kind), length)) for kind in kinds]
         for name in results.header["models"]
     }
     return _table("completer", kinds, rows)
@@ -71,14 +71,10 @@ def error_table(results: EvaluationResults) -> str:
 def difference_table(results: EvaluationResults, model: str) -> str:
     """Render the median over systems of the model's error less each baseline's, a baseline a row; empty without any."""
     kinds = results.header["protocol"]["mask_kinds"]
-    cells = {(row.baseline, row.metric): _cell(row) for row in results.differences if row.model == model}
+    cells = {(row.baseline, row.metric): table_cell(row) for row in results.differences if row.model == model}
     baselines = list(dict.fromkeys(baseline for baseline, _ in cells))
     rows = {baseline: [cells[baseline, metric_of(kind)] for kind in kinds] for baseline in baselines}
     return _table("less", kinds, rows) if rows else ""
-
-
-def _cell(row: SummaryRow | DifferenceRow) -> str:
-    return f"{row.median:.3g} [{row.low:.3g}, {row.high:.3g}]"
 
 
 def _table(corner: str, kinds: list[str], rows: dict[str, list[str]]) -> str:

@@ -7,7 +7,7 @@ is (batch, steps, channels, num_parameters) in scaled units; origin and scale ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, SupportsIndex
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ class QuantileDistribution:
     def at_scores(self, parameters: tuple[Tensor, ...], scores: Tensor) -> Tensor:
         (values,) = parameters
         if self.num_parameters == 1:
-            return values.expand(torch.broadcast_shapes(values.shape, scores.shape))
+            return values.expand(torch.broadcast_shapes(values.shape, scores.shape)).clone()
         knots = torch.tensor(self._scores, dtype=values.dtype, device=values.device)
         scores = scores.to(values)
         right = torch.searchsorted(knots, scores.contiguous()).clamp(1, self.num_parameters - 1)
@@ -123,13 +123,19 @@ class StudentTDistribution:
 
     def at_scores(self, parameters: tuple[Tensor, ...], scores: Tensor) -> Tensor:
         df, loc, spread = (part[..., None] for part in parameters)
-        levels = torch.special.ndtr(scores.double().cpu())
-        quantiles = stdtrit(df.double().cpu().numpy(), levels.numpy())
+        # Levels below 1e-20, where SciPy's quantiles fail, count as 1e-20.
+        levels = torch.special.ndtr(scores.cpu().double()).clamp(min=1e-20)
+        quantiles = stdtrit(df.cpu().double().numpy(), levels.numpy())
         return loc + spread * torch.as_tensor(quantiles).to(loc)
 
 
 def build_distribution(name: str, quantile_levels: Sequence[float], spread_factor: float) -> Distribution | None:
-    """Return the distribution that a configuration names: "quantiles", "student_t", or None for "point"."""
+    """Return the distribution that a configuration names: "quantiles", "student_t", or None for "point".
+
+    Raises: ValueError unless the factor is positive and finite.
+    """
+    if not 0 < spread_factor < float("inf"):
+        raise ValueError(f"spread_factor must be positive and finite, found {spread_factor}; 1 changes nothing.")
     if name == "quantiles":
         return QuantileDistribution(quantile_levels, spread_factor)
     return StudentTDistribution(spread_factor) if name == "student_t" else None
@@ -137,7 +143,7 @@ def build_distribution(name: str, quantile_levels: Sequence[float], spread_facto
 
 def check_quantile_levels(quantile_levels: Sequence[float]) -> Tensor:
     """Return the levels as a float64 tensor; ValueError unless there are some and all lie in (0, 1)."""
-    levels = torch.as_tensor(list(quantile_levels), dtype=torch.float64)
+    levels = torch.as_tensor(quantile_levels, dtype=torch.float64)
     if levels.ndim != 1 or not len(levels) or not ((levels > 0) & (levels < 1)).all():
         raise ValueError(
             f"quantile_levels must be numbers between 0 and 1, at least one, found {quantile_levels!r}; the median "
@@ -148,7 +154,7 @@ def check_quantile_levels(quantile_levels: Sequence[float]) -> Tensor:
 
 def check_num_samples(num_samples: int) -> None:
     """Raise ValueError unless `num_samples` is a positive integer."""
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+    if isinstance(num_samples, bool) or not isinstance(num_samples, SupportsIndex) or int(num_samples) < 1:
         raise ValueError(f"num_samples must be an integer of at least 1, found {num_samples!r}; 100 is usual.")
 
 

@@ -97,13 +97,18 @@ def evaluate(
         baselines: names in `forecasters` that the others are compared with.
         device: where contexts are put; forecasters must be there already.
     Raises: ValueError if there is no forecaster or trajectory, a baseline is unknown, a trajectory is shorter than
-        context and largest horizon together, or a forecast has the wrong shape.
+        context and largest horizon together, nothing is seen in any context, or a forecast has the wrong shape.
     """
     _check(forecasters, dataset, baselines)
     length = protocol.context_length + protocol.prediction_length
     windows = draw_held_out_windows(dataset, length=length, num_windows=protocol.num_windows, seed=protocol.seed)
     scores = {name: Scores(len(windows)) for name in forecasters}
     seen = [window for window in windows if not np.isnan(window.values[: protocol.context_length]).all()]
+    if not seen:
+        raise ValueError(
+            f"some window must have a seen value in its context, found none in {len(windows)}; lengthen the context, "
+            "or choose another part of the data."
+        )
     batches = list(batches_of_equal_channels(seen, protocol.batch_size))
     with tqdm(total=len(batches) * len(scores), desc="evaluate", disable=not show_progress) as progress:
         for number, batch in enumerate(batches):

@@ -22,7 +22,7 @@ else:
 
 
 MAX_PATHS = 1024
-"""Sampled paths that are rolled out at once; bounds the memory of `forecast_quantiles`."""
+"""Sampled paths that are rolled out at once, unless one series has more; bounds the memory of `forecast_quantiles`."""
 
 
 @runtime_checkable
@@ -202,6 +202,7 @@ class ForecastMixin(_Model):
         Those of the first block are the model's own. Later ones are the quantiles of `num_samples` paths: in each
         block a path takes, in every channel, the quantile of one random level at all steps, and what it took becomes
         context of the next. Paths are smooth within a block that way; each step alone is distributed as the model says.
+        All series share the random levels: a series has the quantiles that it has alone, up to rounding.
 
         Args:
             past_values, past_observed_mask, prediction_length: as in `forecast`.
@@ -249,7 +250,9 @@ class ForecastMixin(_Model):
         """(batch, samples, steps, channels), a few series at a time; no path depends on how they are cut."""
         batch, length, channels = values.shape
         num_blocks = -(-steps // first.points.shape[1])
-        scores = torch.randn(batch, num_samples, num_blocks, channels, generator=generator).to(values)
+        # Block by block, and the same for every series: neither the horizon nor the batch changes a path.
+        draws = [torch.randn(num_samples, channels, generator=generator) for _ in range(num_blocks)]
+        scores = torch.stack(draws, dim=1).to(values).expand(batch, -1, -1, -1)
         group = max(1, MAX_PATHS // num_samples)
         paths = []
         for start in range(0, batch, group):

@@ -28,20 +28,22 @@ def loss_targets(
     *,
     loc: Tensor,
     scale: Tensor,
+    known: Tensor,
     normalize: bool,
 ) -> LossTargets:
     """Return what a loss compares a forecast with.
 
     With `normalize`, errors are measured in each window's own scale, or in a tenth of the targets' root mean square
     distance from `loc` if that is more (a channel at rest that wakes up would otherwise outweigh all others).
-    Channels that were constant over the context (spread below 2e-6 of their level) do not count. Without
-    `normalize`, data units.
+    Channels that were constant over the context (spread below 2e-6 of their level), or of which nothing was seen, do
+    not count. Without `normalize`, data units.
 
     Args:
         block: (batch, block, channels), any tensor of the forecast's shape and precision.
         future_values: (batch, steps, channels) with steps at most the block; NaN = unseen.
         future_observed_mask: boolean, like `future_values`.
         loc, scale: (batch, 1, channels), as `hf_tsdyn.scaling.scale` gives them.
+        known: boolean (batch, 1, channels), True = loc and scale come from something seen.
     Raises: ValueError on shapes that do not fit.
     """
     steps = future_values.shape[1]
@@ -63,8 +65,10 @@ def loss_targets(
         return LossTargets(targets, mask, torch.ones_like(scale))
     has_scale = scale > (2e-6 * loc.abs()).clamp(min=2 * torch.finfo(scale.dtype).tiny)
     z = ((targets - loc) / scale).masked_fill(~mask, 0.0)
-    distance = (z.square().sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)).sqrt()
-    return LossTargets(targets, mask & has_scale, scale * (distance / MAX_LOSS_DEVIATION).clamp(min=1.0))
+    largest = z.abs().amax(dim=1, keepdim=True).clamp(min=1.0)
+    mean_square = (z / largest).square().sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+    distance = largest * mean_square.sqrt()
+    return LossTargets(targets, mask & has_scale & known, scale * (distance / MAX_LOSS_DEVIATION).clamp(min=1.0))
 
 
 def point_loss(prediction: Tensor, targets: LossTargets, *, kind: str, huber_delta: float) -> Tensor:

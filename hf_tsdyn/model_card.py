@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from .results import METRIC_LABELS, EvaluationResults
+from .results import METRIC_LABELS, EvaluationResults, table_cell
 
 ERROR_METRICS = ("smape", "normalised_mae")
 VALID_TIME_METRICS = ("vpt_lyapunov@0.4", "vpt_periods@0.4", "vpt_lyapunov@0.2", "vpt_periods@0.2")
@@ -149,7 +149,7 @@ def _difference_table(results: EvaluationResults, model: str) -> str:
     """One row a baseline, the error metrics at every horizon; empty without baselines."""
     rows = [row for row in results.differences if row.model == model and row.metric in ERROR_METRICS]
     columns = [(m, h) for m in ERROR_METRICS for h in sorted({r.horizon for r in rows})]
-    cells = {(r.baseline, r.metric, r.horizon): f"{r.median:.3g} [{r.low:.3g}, {r.high:.3g}]" for r in rows}
+    cells = {(r.baseline, r.metric, r.horizon): table_cell(r) for r in rows}
     baselines = list(dict.fromkeys(row.baseline for row in rows))
     if not baselines:
         return ""

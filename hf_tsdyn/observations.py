@@ -41,11 +41,13 @@ def check_past_values(past_values: Tensor, past_observed_mask: Tensor | None) ->
             "past_values must have shape (batch, time, channels), none of them 0, found "
             f"{tuple(past_values.shape)}; add the missing axis with unsqueeze."
         )
-    if past_observed_mask is not None and past_observed_mask.shape != past_values.shape:
-        raise ValueError(
-            f"past_observed_mask must have the shape of past_values, {tuple(past_values.shape)}, found "
-            f"{tuple(past_observed_mask.shape)}; give one truth value per value."
-        )
+    if past_observed_mask is not None:
+        found = tuple(past_observed_mask.shape) if isinstance(past_observed_mask, Tensor) else type(past_observed_mask)
+        if found != tuple(past_values.shape):
+            raise ValueError(
+                f"past_observed_mask must have the shape of past_values, {tuple(past_values.shape)}, and be a tensor, "
+                f"found {found}; give one truth value per value."
+            )
     mask = observed(past_values, past_observed_mask)
     empty = (~mask.flatten(1).any(dim=1)).nonzero().flatten().tolist()
     if empty:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import AutoModelForTimeSeriesPrediction
+from transformers import AutoConfig, AutoModelForTimeSeriesPrediction
 
 from .forecasting import Forecaster
 
@@ -41,6 +41,7 @@ class ForecastPipeline:
                 f"a checkpoint folder must hold config.json, found none in {name_or_path}; give the folder that "
                 "save_pretrained or training.train wrote."
             )
+        _check_forecasts(name_or_path, kwargs)
         model = AutoModelForTimeSeriesPrediction.from_pretrained(str(name_or_path), **kwargs)
         return cls(model, batch_size=batch_size)
 
@@ -71,8 +72,8 @@ class ForecastPipeline:
         """Quantiles of the forecasts, laid out as `predict`'s results with one more axis (levels) at the end.
 
         Args:
-            num_samples, generator: how many paths a series and what they are drawn from, for forecasters that sample;
-                what is drawn for a series depends on those before it. Without a generator the forecaster's own rule.
+            num_samples, generator: how many paths a series and what they are drawn from, for forecasters that sample.
+                A generator goes on from batch to batch of `batch_size`; without one the forecaster's own rule.
         Raises: NotImplementedError where the forecaster has no distribution.
         """
         forecast_quantiles = self._method("forecast_quantiles", "call predict for its point forecasts")
@@ -127,7 +128,8 @@ class ForecastPipeline:
             quantile_levels: adds one column per level, named by it, where the forecaster can.
             num_samples, generator: as in `predict_quantiles`.
         Returns: columns `id_column`, `timestamp_column`, `target_name`, `predictions` and the quantiles; one row per
-            series, target and future time, in the order in which series and targets are given.
+            series, target and future time, in the order in which series and targets are given. Beyond one block of
+            the model `predictions` rolls its medians on, and the quantiles are those of sampled paths.
         """
         targets = [target] if isinstance(target, str) else list(target)
         groups = _split_frame(df, id_column, timestamp_column, targets)
@@ -174,7 +176,8 @@ class ForecastPipeline:
                 f"inputs must be an array, a tensor or a non-empty list of series, found {type(inputs).__name__}; "
                 "use predict_df for data frames."
             )
-        if np.isscalar(inputs[0]):
+        first = inputs[0]
+        if first is None or np.isscalar(first) or getattr(first, "ndim", 1) == 0:
             return self._apply_to_all(function, [inputs], drop_channel)[0]
         return self._apply_to_all(function, list(inputs), drop_channel)
 
@@ -199,8 +202,25 @@ class ForecastPipeline:
         return results
 
 
+def _check_forecasts(name_or_path: str | Path, kwargs: dict[str, Any]) -> None:
+    """Refuse a masked-modelling checkpoint, which would be given a head that was never trained."""
+    names = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+    options = {name: kwargs[name] for name in names if name in kwargs}
+    found = AutoConfig.from_pretrained(str(name_or_path), **options).architectures or []
+    if any(name.endswith("ForMaskedModeling") for name in found):
+        raise ValueError(
+            f"a forecaster's checkpoint must hold a model for prediction, found {found} in {name_or_path}; start one "
+            "from its encoder (from_encoder, or encoder_checkpoint in training) and train it."
+        )
+
+
 def _as_tensor(values: Any, position: int) -> Tensor:
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    array = values
+    if isinstance(values, Tensor):
+        array = values.detach().cpu()
+        array = (array.float() if array.is_floating_point() else array).numpy()  # NumPy knows no bfloat16
+    elif np.ma.isMaskedArray(values):
+        array = np.ma.filled(np.ma.asarray(values, np.float32), np.nan)
     try:
         if np.iscomplexobj(array):
             raise TypeError("it is complex")
@@ -249,7 +269,9 @@ def _split_frame(
             f"the times in {timestamp_column!r} must be numbers or datetimes, found {times.dtype}; convert them with "
             "pandas.to_datetime."
         )
-    return [(item, group.sort_values(timestamp_column)) for item, group in df.groupby(id_column, sort=False)]
+    return [
+        (item, group.sort_values(timestamp_column)) for item, group in df.groupby(id_column, sort=False, observed=True)
+    ]
 
 
 def _future_times(times: Any, prediction_length: int, item: Any) -> Any:
@@ -260,8 +282,9 @@ def _future_times(times: Any, prediction_length: int, item: Any) -> Any:
     step = steps.median()
     if pd.api.types.is_integer_dtype(times) and step == int(step):
         step = int(step)
+    last = int(times.iloc[-1]) if pd.api.types.is_integer_dtype(times) else times.iloc[-1]
     if step > 0 * step and np.allclose((steps / step).to_numpy(float), 1, atol=1e-3):
-        return [times.iloc[-1] + step * k for k in range(1, prediction_length + 1)]
+        return [last + step * k for k in range(1, prediction_length + 1)]
     dated = pd.api.types.is_datetime64_any_dtype(times) and len(times) > 2
     frequency = pd.infer_freq(times) if dated else None
     if frequency is None:

@@ -152,7 +152,7 @@ class EvaluationResults:
         Raises: ValueError if nothing is left to show.
         """
         present = {(row.metric, row.horizon) for row in self.summary}
-        cells = {(row.model, row.metric, row.horizon): _cell(row) for row in self.summary}
+        cells = {(row.model, row.metric, row.horizon): table_cell(row) for row in self.summary}
         wanted = sorted({h for _, h in present}) if horizons is None else horizons
         columns = [(metric, h) for metric in metrics for h in wanted if (metric, h) in present]
         if not columns:
@@ -169,7 +169,8 @@ class EvaluationResults:
         return "\n".join(lines)
 
 
-def _cell(row: SummaryRow) -> str:
+def table_cell(row: SummaryRow | DifferenceRow) -> str:
+    """Return a median with its interval over systems, for a table."""
     interval = f" [{row.low:.3g}, {row.high:.3g}]" if row.num_systems > 1 else ""  # one system has no interval
     return f"{row.median:.3g}{interval}"
 

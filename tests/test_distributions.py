@@ -143,6 +143,12 @@ def test_intervals_of_few_samples_hold_what_they_should(generator):
     assert held.float().mean().item() == pytest.approx(0.8, abs=0.02)
 
 
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_impossible_spread_factors_are_refused(factor):
+    with pytest.raises(ValueError, match="spread_factor must be positive and finite"):
+        build_distribution("quantiles", LEVELS, factor)
+
+
 def test_distributions_go_by_name():
     assert build_distribution("point", LEVELS, 1.0) is None
     assert build_distribution("quantiles", LEVELS, 1.0).num_parameters == 11

@@ -255,6 +255,15 @@ def test_a_forecast_of_the_wrong_length_is_refused_by_name(dataset):
         evaluate({"blocks": TooLong()}, dataset, PROTOCOL, show_progress=False)
 
 
+def test_contexts_of_which_nothing_is_seen_are_refused(write_dataset, tmp_path):
+    target = np.full((1, 200), np.nan, np.float32)
+    target[:, 190:] = 1.0
+    folder = write_dataset(tmp_path / "unseen", [{"target": target, "split": "test"}])
+    protocol = EvaluationProtocol(context_length=150, horizons=(20,), num_windows=2)
+    with pytest.raises(ValueError, match="some window must have a seen value in its context"):
+        evaluate({"persistence": Persistence()}, TrajectoryDataset(folder, "test"), protocol, show_progress=False)
+
+
 def test_a_trajectory_that_is_too_short_is_refused_by_name(dataset):
     long = dataclasses.replace(PROTOCOL, horizons=(61,))
     with pytest.raises(ValueError, match=r"121 steps, found 120 in 'Anishchenko/0'"):

@@ -188,8 +188,14 @@ def test_sampled_quantiles_repeat_and_no_series_depends_on_its_batch(monkeypatch
 
     whole = quantiles(3)
     monkeypatch.setattr("hf_tsdyn.forecasting.MAX_PATHS", 30)
-    assert torch.equal(quantiles(3), whole)
+    torch.testing.assert_close(quantiles(3), whole)
     assert not torch.equal(quantiles(4), whole)
+    alone = Gaussian().forecast_quantiles(ramp(6)[:1], **arguments, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(alone, whole[:1])
+    longer = Gaussian().forecast_quantiles(
+        ramp(6), **(arguments | {"prediction_length": 19}), generator=torch.Generator().manual_seed(3)
+    )
+    torch.testing.assert_close(longer[:, :10], whole)
     default = [Gaussian().forecast_quantiles(ramp(6), **arguments) for _ in range(2)]
     assert torch.equal(*default)
 
@@ -206,6 +212,7 @@ def test_quantiles_never_cross_in_whatever_order_they_are_asked():
     [
         ({"quantile_levels": []}, "quantile_levels must be numbers between 0 and 1"),
         ({"quantile_levels": [0.5, 1.0]}, "quantile_levels must be numbers between 0 and 1"),
+        ({"quantile_levels": 0.5}, "quantile_levels must be numbers between 0 and 1"),
         ({"num_samples": 0}, "num_samples must be an integer of at least 1"),
         ({"prediction_length": 0}, "prediction_length must be an integer"),
     ],

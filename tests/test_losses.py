@@ -4,8 +4,9 @@ import torch
 from hf_tsdyn.losses import loss_targets, mean_over, point_loss
 
 
-def forecast_loss(prediction, target, mask, *, loc, scale, kind, huber_delta, normalize):
-    targets = loss_targets(prediction, target, mask, loc=loc, scale=scale, normalize=normalize)
+def forecast_loss(prediction, target, mask, *, loc, scale, kind, huber_delta, normalize, known=True):
+    known = torch.full_like(loc, known, dtype=torch.bool)
+    targets = loss_targets(prediction, target, mask, loc=loc, scale=scale, known=known, normalize=normalize)
     return mean_over(point_loss(prediction, targets, kind=kind, huber_delta=huber_delta), targets.counted)
 
 
@@ -72,3 +73,18 @@ def test_target_masks_of_another_shape_are_refused():
             huber_delta=1.0,
             normalize=True,
         )
+
+
+def test_a_channel_of_which_nothing_was_seen_has_no_normalised_loss():
+    arguments = {"loc": torch.zeros(1, 1, 1), "scale": torch.ones(1, 1, 1), "kind": "mae", "huber_delta": 1.0}
+    prediction, target = torch.zeros(1, 2, 1), torch.full((1, 2, 1), 7.0)
+    assert forecast_loss(prediction, target, None, **arguments, normalize=True, known=False).item() == 0
+    assert forecast_loss(prediction, target, None, **arguments, normalize=False, known=False).item() == 7
+
+
+@pytest.mark.parametrize("size", [1e-10, 1.0])
+def test_targets_far_beyond_a_tiny_scale_count_as_ten_deviations(size):
+    arguments = {"loc": torch.zeros(1, 1, 1), "scale": torch.full((1, 1, 1), 1e-31), "huber_delta": 1.0}
+    target = torch.full((1, 4, 1), size)
+    loss = forecast_loss(torch.zeros(1, 4, 1), target, None, kind="mse", **arguments, normalize=True)
+    assert loss.item() == pytest.approx(100.0, rel=1e-4)

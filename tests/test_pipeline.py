@@ -213,3 +213,30 @@ def test_integer_times_stay_integers_and_numpy_integers_count_steps(pipeline):
     df = pd.DataFrame({"item_id": 0, "timestamp": [2, 4, 6], "target": 1.0})
     assert pipeline.predict_df(df, prediction_length=np.int64(2)).timestamp.tolist() == [8, 10]
     assert pipeline.predict_df(df, prediction_length=2).timestamp.dtype.kind == "i"
+
+
+def test_unused_categories_are_no_series(pipeline):
+    frame = pd.DataFrame({"item_id": ["a"] * 40 + ["b"] * 40, "timestamp": [*range(40)] * 2, "target": 1.0})
+    frame["item_id"] = frame["item_id"].astype("category")
+    forecast = pipeline.predict_df(frame[frame["item_id"] == "b"], prediction_length=3)
+    assert set(forecast["item_id"]) == {"b"}
+
+
+@pytest.mark.parametrize(("dtype", "step"), [("int8", 3), ("uint8", 5)])
+def test_times_go_on_beyond_the_range_of_their_type(pipeline, dtype, step):
+    times = np.arange(0, 40 * step, step).astype(dtype)
+    frame = pd.DataFrame({"item_id": "a", "timestamp": times, "target": np.arange(40.0)})
+    forecast = pipeline.predict_df(frame, prediction_length=20)
+    assert forecast["timestamp"].tolist() == list(range(40 * step, 60 * step, step))
+
+
+def test_masked_arrays_hide_and_half_precision_counts(pipeline):
+    wave = np.sin(0.1 * np.arange(100))
+    masked = np.ma.masked_array(np.where(np.arange(100) == 50, 1e9, wave), mask=np.arange(100) == 50)
+    hidden = np.where(np.arange(100) == 50, np.nan, wave)
+    assert np.array_equal(pipeline.predict(masked, prediction_length=5), pipeline.predict(hidden, prediction_length=5))
+    half = torch.from_numpy(wave).bfloat16()
+    assert np.array_equal(
+        pipeline.predict(half, prediction_length=5), pipeline.predict(half.float(), prediction_length=5)
+    )
+    assert pipeline.predict([None, *wave[1:]], prediction_length=5).shape == (5,)

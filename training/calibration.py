@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hf_tsdyn.data.windows import ChannelBucketSampler, SequentialWindows
+from hf_tsdyn.metrics.pointwise import context_std
 
 NOMINAL = 0.8
 """Share of the targets that the interval used for calibration should hold."""
@@ -20,7 +21,8 @@ def calibrate(model: Any, windows: SequentialWindows) -> float:
     Each system counts alike. The factor is the quantile of level `NOMINAL` of the targets' distances from the median,
     each in units of the interval's half on its side: conformal calibration (Vovk et al. 2005) of the one number.
 
-    Returns: the factor, which `model.config.spread_factor` then holds; without a distribution, 1 and no change.
+    Returns: the factor, which `model.config.spread_factor` then holds; 1 if no target counts, or, and then nothing is
+        changed, if the model has no distribution.
     """
     if model.distribution is None:
         return 1.0
@@ -49,20 +51,22 @@ def _weighted_ratios(model: Any, windows: SequentialWindows) -> Iterator[tuple[n
 
 
 def _ratios(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    """(batch, steps, channels), NaN where a target is not seen or its interval has no width."""
+    """(batch, steps, channels), NaN where a target is not seen, or its channel constant in the context."""
     past, future = batch["past_values"], batch["future_values"]
+    seen_past = _with_something_seen(batch, past)
     levels = [(1 - NOMINAL) / 2, 0.5, (1 + NOMINAL) / 2]
     low, median, high = model.forecast_quantiles(
         past,
         prediction_length=future.shape[1],
         quantile_levels=levels,
-        past_observed_mask=_with_something_seen(batch, past),
+        past_observed_mask=seen_past,
     ).unbind(-1)
     half = torch.where(future > median, high - median, median - low)
     ratios = (future - median).abs() / half
     if "future_observed_mask" in batch:
         ratios = ratios.masked_fill(~batch["future_observed_mask"], torch.nan)
-    return ratios.masked_fill(half <= 0, torch.nan)
+    constant = torch.from_numpy(np.isnan(context_std(past.numpy(), seen_past.numpy())))
+    return ratios.masked_fill((half <= 0) | constant, torch.nan)
 
 
 def _with_something_seen(batch: dict[str, Tensor], past: Tensor) -> Tensor:
@@ -72,6 +76,8 @@ def _with_something_seen(batch: dict[str, Tensor], past: Tensor) -> Tensor:
 
 
 def _weighted_quantile(values: np.ndarray, weights: np.ndarray) -> float:
+    if not len(values):
+        return 1.0
     order = np.argsort(values, kind="stable")
     reached = np.searchsorted(np.cumsum(weights[order]), NOMINAL * weights.sum())
     return float(values[order][min(reached, len(values) - 1)])

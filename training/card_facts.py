@@ -76,7 +76,7 @@ def _training_data(data: dict[str, Any], summary: dict[str, Any]) -> dict[str, s
     augmentations = data.get("augmentations")
     return facts | {
         "fingerprint": f"`{summary['dataset_fingerprint']}`",
-        "augmentations": f"rate {augmentations['rate']}" if augmentations else "none",
+        "augmentations": _augmentations(augmentations) if augmentations else "none",
     }
 
 
@@ -86,6 +86,8 @@ def _training(run: dict[str, Any], summary: dict[str, Any], config: Any) -> dict
     start = {"checkpoint": "all weights of", "encoder_checkpoint": "the encoder of"}
     starts = [f"{what} `{run[name]}`" for name, what in start.items() if run.get(name)]
     facts = {"start": starts[0] if starts else "new weights"}
+    if getattr(config, "spread_factor", 1) != 1:
+        facts["calibration"] = f"spread times {config.spread_factor:.3g}, from the validation data"
     if lora := run.get("lora"):
         trained = f"adapters of rank {lora['rank']}{' and the head' if lora['train_head'] else ''}"
         facts["trained"] = f"{trained}: {summary['num_trainable_parameters']:,} parameters, merged into the weights"
@@ -93,21 +95,37 @@ def _training(run: dict[str, Any], summary: dict[str, Any], config: Any) -> dict
         "steps": f"{summary['steps']:,} of {batch}",
         "checkpoint": "the last step" if chosen is None else f"step {chosen:,}, the best on the validation data",
         "learning rate": f"{training['learning_rate']:g}, {training['lr_scheduler_type']}",
-        "loss": f"{config.loss}, in units of each window's scale" if config.normalize_loss else config.loss,
+        "loss": _loss(run, config),
         "hardware": summary["hardware"]["accelerator"] or summary["hardware"]["cpu"],
     }
 
 
+def _augmentations(settings: dict[str, Any]) -> str:
+    names = ", ".join(name for name, weight in settings["weights"].items() if weight > 0)
+    return f"{settings['rate']:.0%} of the windows, by one of {names}"
+
+
+def _loss(run: dict[str, Any], config: Any) -> str:
+    name = config.loss
+    if run.get("task") != "masked_modeling":
+        distribution = getattr(config, "distribution", "point")
+        if distribution == "quantiles":
+            name = f"pinball loss of {len(config.quantile_levels)} quantiles"
+        elif distribution == "student_t":
+            name = "negative log-likelihood of Student's t"
+    return f"{name}, in units of each window's scale" if config.normalize_loss else name
+
+
 def _limits(summary: dict[str, Any], config: Any) -> list[str]:
     limits = []
-    if config.distribution == "point":
+    if getattr(config, "distribution", "point") == "point":
         limits.append("It gives point forecasts; intervals are not available.")
     if _is_series(summary):
         limits.append(
             "It was scored on the last part of the series that it was trained on; other series were not measured."
         )
         if len(summary["train_systems"]) == 1:
-            limits.append("With a single series the intervals of the tables are empty: they count series, not windows.")
+            limits.append("With a single series tables have no intervals: those would count series, not windows.")
         return limits
     return [
         *limits,

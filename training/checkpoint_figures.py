@@ -68,12 +68,13 @@ def write_figures(
 
 
 def _shown_windows(dataset: TrajectorySource, evaluation: EvaluationConfig) -> list[HeldOutWindow]:
-    """The first window of each system, the systems to show first."""
+    """The first window of each system with something seen in its context, the systems to show first."""
     protocol = evaluation.protocol
     length = protocol.context_length + protocol.prediction_length
     windows: dict[str, HeldOutWindow] = {}
-    for window in draw_held_out_windows(dataset, length=length, num_windows=1, seed=protocol.seed):
-        windows.setdefault(window.trajectory.system, window)
+    for window in draw_held_out_windows(dataset, length=length, num_windows=protocol.num_windows, seed=protocol.seed):
+        if not np.isnan(window.values[: protocol.context_length]).all():
+            windows.setdefault(window.trajectory.system, window)
     names = [name for name in SHOWN_SYSTEMS if name in windows]
     return [windows[name] for name in (*names, *(name for name in windows if name not in names))]
 
@@ -98,6 +99,6 @@ def _fan_panel(window: HeldOutWindow, evaluation: EvaluationConfig, model: Any) 
         prediction_length=len(future),
         quantile_levels=FAN_LEVELS,
         num_samples=evaluation.protocol.num_samples,
-        generator=torch.Generator(model.device).manual_seed(evaluation.protocol.seed),
+        generator=torch.Generator().manual_seed(evaluation.protocol.seed),
     )
     return FanPanel(window.trajectory.system, past[:, 0], future[:, 0], quantiles[0, :, 0].cpu().numpy())

@@ -106,12 +106,13 @@ def evaluate_checkpoint(request: Request) -> EvaluationResults:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     evaluation = request.evaluation
     dataset = request.data.open(evaluation.split, evaluation.protocol.context_length)
+    check_same_data(request, dataset.fingerprint)
     model: Any = AutoModelForTimeSeriesPrediction.from_pretrained(request.checkpoint)
     print(verify_reload(model, request.checkpoint, request.summary))
     forecasters: dict[str, Forecaster] = {evaluation.name: model.to(device)}
-    start = request.run_config.get("checkpoint")
+    start = load_start(request.run_config.get("checkpoint"))
     if start is not None:
-        forecasters[START_NAME] = AutoModelForTimeSeriesPrediction.from_pretrained(start).to(device)
+        forecasters[START_NAME] = start.to(device)
     forecasters |= {name: BASELINES[name]() for name in evaluation.baselines}
     baselines = [name for name in forecasters if name != evaluation.name]
     results = evaluate(forecasters, dataset, evaluation.protocol, baselines=baselines, device=device)
@@ -120,6 +121,28 @@ def evaluate_checkpoint(request: Request) -> EvaluationResults:
     if request.summary:
         write_atomically(request.checkpoint / "README.md", render_card(request, results, model.config).encode())
     return results
+
+
+def load_start(start: str | None) -> Any:
+    """Return the model that a run began with; None, and word of it, if it is not to be found from here."""
+    if start is None:
+        return None
+    if not Path(start).is_dir() and (start.count("/") != 1 or start.startswith((".", "/", "~"))):
+        print(f"the run started from {start!r}, of which there is nothing in {Path.cwd()}: it is not scored beside it")
+        return None
+    return AutoModelForTimeSeriesPrediction.from_pretrained(start)
+
+
+def check_same_data(request: Request, fingerprint: str) -> None:
+    """Raise ValueError if the data of a run have changed since its training: what was held out may not be now."""
+    trained_on = request.summary.get("dataset_fingerprint", fingerprint)
+    own = request.run_config.get("data", {}).get("path") == request.data.path
+    if own and fingerprint != trained_on:
+        raise ValueError(
+            f"a run must be scored on the data that it was trained on, found fingerprint {fingerprint} in place of "
+            f"{trained_on} at {request.data.path}; restore the file and its series options, or score the model on "
+            "other data, from another path, with --data."
+        )
 
 
 def render_card(request: Request, results: EvaluationResults, config: Any) -> str:

@@ -240,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for row in results.differences:
         if row.model == request.evaluation.name:
             verdict = "better" if row.high < 0 else "worse" if row.low > 0 else "undecided"
+            verdict = verdict if row.num_systems > 1 else "one system tells no interval"
             print(
                 f"{row.metric} less {row.baseline}'s, median over {row.num_systems} systems: "
                 f"{row.median:+.3f} [{row.low:+.3f}, {row.high:+.3f}] ({verdict})"

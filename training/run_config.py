@@ -17,6 +17,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, TrainingArguments
 
 from hf_tsdyn.data.augmentations import Augmentations
 from hf_tsdyn.data.series import SeriesDataset, SeriesOptions, TrajectorySource
+from hf_tsdyn.data.series_files import SERIES_SUFFIXES
 from hf_tsdyn.data.trajectories import TrajectoryDataset
 from hf_tsdyn.evaluation import EvaluationProtocol
 from hf_tsdyn.models import ARCHITECTURES, MASKED_MODELING
@@ -24,7 +25,6 @@ from hf_tsdyn.results import write_atomically
 from training.lora import LoraOptions
 
 CONFIG_FILE = "run_config.yaml"
-SERIES_SUFFIXES = (".csv", ".npy")
 
 Task = Literal["forecast", "masked_modeling"]
 MODEL_CLASSES: dict[Task, dict[str, type[Any]]] = {"forecast": ARCHITECTURES, "masked_modeling": MASKED_MODELING}
@@ -64,7 +64,7 @@ class DataConfig:
         """
         path = Path(self.path)
         files = path.iterdir() if path.is_dir() and not (path / "manifest.json").exists() else [path]
-        if any(file.suffix in SERIES_SUFFIXES for file in files):
+        if any(file.suffix.lower() in SERIES_SUFFIXES for file in files):
             part = cast(Literal["train", "validation", "test"], split)  # any other name is refused there
             return SeriesDataset(path, part, context_length=context_length, options=self.series)
         return TrajectoryDataset(path, split)
@@ -237,7 +237,7 @@ def _set_precision(namespace: Namespace) -> None:
 
 def _check_start(parser: ArgumentParser, name: str, start: str | None) -> None:
     """Refuse a path that is not there before the Hub is asked for it."""
-    looks_local = start is not None and (start.startswith((".", "/", "~")) or start.count("/") > 1)
+    looks_local = start is not None and (start.startswith((".", "/", "~")) or start.count("/") != 1)
     if looks_local and not Path(str(start)).is_dir():
         parser.error(f"{name} must be a folder or a Hub name, found nothing at {start!r}; check the path.")
 

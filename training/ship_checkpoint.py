@@ -8,14 +8,18 @@ The card, the checkpoint, the figures and the run's records go to `model_cards/N
 """
 
 import argparse
+import dataclasses
 import json
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import yaml
+from transformers import AutoConfig
 
 from hf_tsdyn.completion_card import error_table
 from hf_tsdyn.models import MASKED_MODELING
@@ -57,39 +61,73 @@ def evaluation_command(checkpoint: Path) -> ModuleType:
 def ship_checkpoint(checkpoint: Path, *, root: Path = ROOT) -> Path:
     """Copy an evaluated run into `root` and return the folder of its card.
 
-    Raises: FileNotFoundError if the run was not evaluated; ValueError if a file is too large to ship.
+    What names a folder of this machine in its settings and its card is replaced: the data's by "DATA", as the card
+    calls them, those of a model that it started from by the last part of their path.
+    Raises: FileNotFoundError if the run was not evaluated; ValueError if its name is no name of a folder, a file is too
+    large to ship, the results are not its own, or the README has no place for them.
     """
-    name = evaluation_command(checkpoint).load_request([str(checkpoint)]).evaluation.name
+    command = evaluation_command(checkpoint)
+    request = command.load_request([str(checkpoint)])
+    name = request.evaluation.name
+    target = root / "model_cards" / name
+    _check_shippable(checkpoint, name, target)
+    results = EvaluationResults.read(checkpoint / RESULTS_FILE)
+    if name not in results.header["models"]:
+        raise ValueError(f"the results must be those of {name!r}, found {results.header['models']}; evaluate it again.")
+    readme = render_readme((root / "README.md").read_text(), name, results)
+    settings = _public(request.run_config)
+    config = AutoConfig.from_pretrained(checkpoint)
+    card = command.render_card(dataclasses.replace(request, run_config=settings), results, config)
+
+    part = target.with_name(f".{name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for file in SHIPPED:
+        source = checkpoint / file
+        shutil.copytree(source, part / file) if source.is_dir() else shutil.copyfile(source, part / file)
+    (part / CONFIG_FILE).write_text(yaml.safe_dump(settings, sort_keys=False))
+    (part / "README.md").write_text(card)
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
+    content = (checkpoint / RESULTS_FILE).read_bytes()
+    write_atomically(root / "model_cards" / "results" / f"{name}.json", content)
+    write_atomically(root / "README.md", readme.encode())
+    return target
+
+
+def _check_shippable(checkpoint: Path, name: str, target: Path) -> None:
+    if not re.fullmatch(r"\w[\w.-]*", name) or name in ("results", "templates"):
+        raise ValueError(f"evaluation.name must be the name of a folder to ship, found {name!r}; choose another.")
+    if checkpoint.resolve() == target.resolve():
+        raise ValueError(f"checkpoint must be a run's own folder, found {checkpoint}, where it would be shipped to.")
     missing = [file for file in (*SHIPPED, RESULTS_FILE) if not (checkpoint / file).exists()]
     if missing:
         raise FileNotFoundError(
-            f"{checkpoint} must hold an evaluated run, found no {missing}; run training.evaluate_checkpoint first."
+            f"{checkpoint} must hold an evaluated run, found no {missing}; run training.evaluate_checkpoint, or "
+            "training.evaluate_completion, first."
         )
     size = (checkpoint / "model.safetensors").stat().st_size
     if size > LARGEST_FILE:
         raise ValueError(f"model.safetensors must be at most {LARGEST_FILE} bytes to be shipped, found {size}.")
-    target = root / "model_cards" / name
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for file in SHIPPED:
-        source = checkpoint / file
-        shutil.copytree(source, target / file) if source.is_dir() else shutil.copyfile(source, target / file)
-    settings = yaml.safe_load((target / CONFIG_FILE).read_text())
-    settings["data"]["path"] = "DATA"  # as the card calls it: where it lay is the concern of one machine
-    (target / CONFIG_FILE).write_text(yaml.safe_dump(settings, sort_keys=False))
-    content = (checkpoint / RESULTS_FILE).read_bytes()
-    write_atomically(root / "model_cards" / "results" / f"{name}.json", content)
-    readme = root / "README.md"
-    results = EvaluationResults.read(checkpoint / RESULTS_FILE)
-    write_atomically(readme, render_readme(readme.read_text(), name, results).encode())
-    return target
+
+
+def _public(settings: dict[str, Any]) -> dict[str, Any]:
+    public = settings | {"data": settings["data"] | {"path": "DATA"}}
+    for name in ("checkpoint", "encoder_checkpoint"):
+        start = public.get(name)
+        if start and not start.startswith("model_cards/") and start.count("/") != 1:
+            public[name] = Path(start).name
+    return public
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Ship the checkpoint that the command line names."""
     parser = argparse.ArgumentParser(description="Copy an evaluated run into model_cards/.")
     parser.add_argument("checkpoint", type=Path, help="folder of a run that training.evaluate_checkpoint scored")
-    print(f"shipped to {ship_checkpoint(parser.parse_args(arguments).checkpoint)}")
+    try:
+        print(f"shipped to {ship_checkpoint(parser.parse_args(arguments).checkpoint)}")
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
 from hf_tsdyn.data.windows import RandomWindows, SequentialWindows, identity
+from hf_tsdyn.metrics.pointwise import context_std
 from hf_tsdyn.provenance import hardware_class, package_versions
 from hf_tsdyn.results import write_atomically
 from training.calibration import calibrate
@@ -65,7 +67,23 @@ def build_windows(config: RunConfig, model: PreTrainedConfig) -> tuple[RandomWin
         max_windows_per_trajectory=data.validation_windows_per_trajectory,
         **lengths,
     )
+    check_targets(validation)
     return train, validation
+
+
+def check_targets(validation: SequentialWindows) -> None:
+    """Raise ValueError unless some window has a target that can count: seen, in a channel that varies before it."""
+    for index in range(len(validation)):
+        window = {name: values.numpy() for name, values in validation.__getitems__([index]).items()}
+        varies = ~np.isnan(context_std(window["past_values"], window.get("past_observed_mask")))
+        asked = "future" if "future_values" in window else "past"
+        if (varies & window.get(f"{asked}_observed_mask", np.True_)).any():
+            return
+    raise ValueError(
+        "the validation data must have targets that count, found none in "
+        f"{len(validation)} windows: nothing is seen, or nothing varies by more than a millionth of its level; choose "
+        "a longer validation part (data.series.validation_share), or subtract a constant from the series."
+    )
 
 
 def prepare(config: RunConfig, resolved: dict[str, Any]) -> WindowTrainer | None:
@@ -94,16 +112,28 @@ def prepare(config: RunConfig, resolved: dict[str, Any]) -> WindowTrainer | None
     )
 
 
-def last_complete_checkpoint(output: Path) -> str | None:
-    """Return the newest checkpoint that was written to its end; its state file is the last to be written."""
+def last_complete_checkpoint(output: Path, world_size: int) -> str | None:
+    """Return the newest checkpoint that was written to its end; its state file is the last to be written.
+
+    Raises: ValueError if as many processes wrote it as are not at work now: another number draws other batches.
+    """
     complete = [folder for folder in output.glob("checkpoint-*") if (folder / TRAINER_STATE_NAME).is_file()]
-    return str(max(complete, key=lambda folder: int(folder.name.split("-")[1]))) if complete else None
+    if not complete:
+        return None
+    newest = max(complete, key=lambda folder: int(folder.name.split("-")[1]))
+    found = len(list(newest.glob("rng_state*.pth")))
+    if found != world_size:
+        raise ValueError(
+            f"a run must be resumed by as many processes as began it, found {world_size} now and {found} in {newest}; "
+            "launch so many, or delete the run's folder."
+        )
+    return str(newest)
 
 
 def train(trainer: WindowTrainer) -> None:
     """Train from the beginning or where the run stopped, and save the best checkpoint on the validation data."""
     output = Path(str(trainer.args.output_dir))
-    checkpoint = last_complete_checkpoint(output)
+    checkpoint = last_complete_checkpoint(output, trainer.args.world_size)
     if checkpoint:
         print(f"resuming from {checkpoint}")
     num_trainable = trainer.get_num_trainable_parameters()  # here: to reload an adapter freezes it
@@ -175,7 +205,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if trainer is None:
         print(f"{output} already holds this run, finished; delete it to train again.")
     else:
-        train(trainer)
+        try:
+            train(trainer)
+        except ValueError as error:
+            sys.exit(f"error: {error}")
     if trainer is None or trainer.is_world_process_zero():
         print(describe(output))
 

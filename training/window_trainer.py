@@ -29,6 +29,8 @@ class WindowTrainer(Trainer):
     ) -> EvalLoopOutput:
         """Return the mean loss over windows; the Trainer's own would weigh short batches as full ones.
 
+        A window counts with the share of its targets that is seen. With several processes a batch may be taken twice,
+        so that all have as many.
         Whatever the model draws (what a masked model hides) is drawn alike at every evaluation, and the training's own
         draws go on as if there had been none.
         """
@@ -41,9 +43,19 @@ class WindowTrainer(Trainer):
                 inputs = self._prepare_inputs(batch)
                 with self.compute_loss_context_manager():
                     loss = cast(torch.Tensor, self.compute_loss(model, inputs))
-                size = len(inputs["past_values"])
-                totals += torch.stack([loss.double() * size, torch.full_like(loss, size, dtype=torch.float64)])
+                totals += torch.stack([loss.double(), torch.ones_like(loss).double()]) * _num_windows(inputs)
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         total, count = self.accelerator.reduce(totals).tolist()  # pyright: ignore[reportAttributeAccessIssue]
+        if count == 0:
+            raise ValueError(
+                "the validation data must have targets, found none that are seen; choose a longer validation part, or "
+                "another."
+            )
         metrics = {f"{metric_key_prefix}_loss": total / count}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=int(count))  # pyright: ignore[reportArgumentType]
+
+
+def _num_windows(inputs: dict[str, torch.Tensor]) -> float:
+    """Windows of a batch, each with the share that is seen of its future, or, without a future, of its past."""
+    mask = inputs.get("future_observed_mask" if "future_values" in inputs else "past_observed_mask")
+    return len(inputs["past_values"]) if mask is None else mask.double().mean(dim=(1, 2)).sum().item()

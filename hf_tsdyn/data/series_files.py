@@ -1,5 +1,6 @@
 """Read CSV and NPY files: series of finite numbers, evenly spaced in time, or a message that says what to do."""
 
+import csv
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,9 @@ def find_series_files(path: Path) -> list[Path]:
     """Return the file at `path`, or the CSV and NPY files of the folder there, by name.
 
     Raises: FileNotFoundError where there are none."""
-    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.suffix in SERIES_SUFFIXES)
+    files = (
+        [path] if path.is_file() else sorted(file for file in path.glob("*") if file.suffix.lower() in SERIES_SUFFIXES)
+    )
     if not files:
         raise FileNotFoundError(
             f"path must be a CSV or NPY file, or a folder of such files, found none at {str(path)!r}; correct the path."
@@ -37,9 +40,9 @@ def read_series_file(file: Path, *, columns: Sequence[str] | None, time_column: 
 
     Values keep the type of the file; those of an NPY file are mapped, unless `columns` selects some.
     Raises: ValueError on anything but finite numbers, evenly spaced."""
-    if file.suffix not in SERIES_SUFFIXES:
+    if file.suffix.lower() not in SERIES_SUFFIXES:
         raise ValueError(f"a file of series must end in {' or '.join(SERIES_SUFFIXES)}, found {file}; convert it.")
-    content = _READERS[file.suffix](file, columns, time_column)
+    content = _READERS[file.suffix.lower()](file, columns, time_column)
     largest = np.finfo(np.float32).max
     for values in content.series:
         low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
@@ -73,6 +76,7 @@ def _read_npy(file: Path, columns: Sequence[str] | None, time_column: str | None
 
 
 def _read_csv(file: Path, columns: Sequence[str] | None, time_column: str | None) -> SeriesFile:
+    _check_header(file)
     try:
         # An empty line of a file of one column is an unseen step, which pandas would skip.
         frame = pd.read_csv(file, skip_blank_lines=False, low_memory=False)
@@ -96,6 +100,26 @@ def _read_csv(file: Path, columns: Sequence[str] | None, time_column: str | None
             f"{names}; leave unseen values empty, or choose the numeric channels with columns."
         )
     return SeriesFile([np.ascontiguousarray(frame[names].to_numpy(np.float64).T)], tuple(names), dt)
+
+
+def _check_header(file: Path) -> None:
+    """Refuse what pandas would make names of: a row of numbers, a name that is missing or repeats."""
+    with file.open(newline="", encoding="utf-8-sig") as content:
+        names = next(csv.reader(content), [])
+    wrong = [name for name in names if not name.strip() or names.count(name) > 1 or _is_number(name)]
+    if wrong:
+        raise ValueError(
+            f"{file} must have a header row that names every column, no name twice and none a number, found {wrong} in "
+            f"{names[:6]}; write names, and leave a data frame's index out (pandas: to_csv(index=False))."
+        )
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
 
 
 _READERS = {".csv": _read_csv, ".npy": _read_npy}

@@ -123,3 +123,16 @@ def test_files_that_are_no_arrays_are_refused(npy, csv):
         read(cut)
     with pytest.raises(ValueError, match=r"end in \.csv or \.npy, found .*series\.parquet"):
         read(csv("a\n1\n", "series.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [(",a\n0,1.0\n1,2.0\n", "''"), ("0.5,0.25\n1,2\n", "'0.5'"), ("a,a\n1,2\n3,4\n", "'a', 'a'")],
+)
+def test_headers_that_name_no_channels_are_refused(csv, text, found):
+    with pytest.raises(ValueError, match=rf"header row that names every column, .*found \[{found}"):
+        read_series_file(csv(text), columns=None, time_column=None)
+
+
+def test_endings_are_known_in_capitals(csv):
+    assert read_series_file(csv("a\n1\n2\n", "SERIES.CSV"), columns=None, time_column=None).channel_names == ("a",)

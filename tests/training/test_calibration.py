@@ -71,3 +71,28 @@ def test_windows_with_nothing_seen_do_not_count(windows, write_dataset, tmp_path
     model = Standard()
     model.set_spread_factor(1.0)
     assert calibrate(model, sequential) == pytest.approx(1.0, abs=0.15)
+
+
+def test_channels_that_are_constant_do_not_count(write_dataset, tmp_path):
+    rng = np.random.default_rng(2)
+    noise = 2 * rng.normal(size=(1, 800)).astype(np.float32)
+    factors = []
+    for constants in (0, 5):
+        target = np.concatenate([noise, np.full((constants, 800), 3.0, np.float32)])
+        folder = write_dataset(tmp_path / str(constants), [{"target": target, "split": "validation"}])
+        model = Standard()
+        model.set_spread_factor(1.0)
+        dataset = TrajectoryDataset(folder, "validation")
+        windows = SequentialWindows(dataset, context_length=16, prediction_length=16, stride=16)
+        factors.append(calibrate(model, windows))
+    assert factors[0] == factors[1] == pytest.approx(2.0, abs=0.2)
+
+
+def test_without_a_target_that_counts_nothing_is_stretched(write_dataset, tmp_path):
+    target = np.full((1, 100), 3.0, np.float32)
+    folder = write_dataset(tmp_path / "data", [{"target": target, "split": "validation"}])
+    model = Standard()
+    model.set_spread_factor(1.0)
+    dataset = TrajectoryDataset(folder, "validation")
+    windows = SequentialWindows(dataset, context_length=16, prediction_length=16, stride=16)
+    assert calibrate(model, windows) == 1.0

@@ -95,3 +95,37 @@ def test_a_masked_model_is_trained_on_a_series(run_options, waves, tmp_path):
     train.main(run_options("--task", "masked_modeling", "--data.path", str(waves)))
     summary = json.loads((tmp_path / "run" / "training_summary.json").read_text())
     assert summary["steps"] == 8
+
+
+def test_a_start_that_is_gone_is_told_and_left_out(tuned, capsys):
+    (tuned.parent / "start").rename(tuned.parent / "elsewhere")
+    evaluate_checkpoint.main([str(tuned)])
+    assert "is not scored beside it" in capsys.readouterr().out
+    assert "before fine-tuning" not in EvaluationResults.read(tuned / "results.json").header["models"]
+
+
+def test_data_that_changed_since_the_training_are_refused(tuned, waves):
+    lines = waves.read_text().splitlines()
+    waves.write_text("\n".join(lines[: len(lines) * 3 // 4]))
+    with pytest.raises(SystemExit, match="must be scored on the data that it was trained on"):
+        evaluate_checkpoint.main([str(tuned)])
+
+
+@pytest.mark.parametrize("change", ["nothing seen", "nothing varies"])
+def test_a_validation_part_without_targets_is_refused_before_training(run_options, tmp_path, change):
+    series = np.sin(0.3 * np.arange(2000.0))
+    series[1200:1700] = np.nan if change == "nothing seen" else 1.0
+    np.save(tmp_path / "series.npy", series)
+    options = run_options("--data.path", str(tmp_path / "series.npy"), output="bare")
+    with pytest.raises(SystemExit, match="the validation data must have targets that count"):
+        train.main(options)
+    assert not (tmp_path / "bare").exists()
+
+
+def test_a_window_without_a_context_is_not_shown(run_options, tmp_path):
+    series = np.sin(0.3 * np.arange(3000.0))
+    series[2450:2640] = np.nan
+    np.save(tmp_path / "series.npy", series)
+    train.main(run_options("--data.path", str(tmp_path / "series.npy"), *PROTOCOL, "--model.distribution", "quantiles"))
+    evaluate_checkpoint.main([str(tmp_path / "run")])
+    assert (tmp_path / "run" / "README.md").is_file()

@@ -136,3 +136,13 @@ def test_two_processes_train_one_model(run_options, train_in_two_processes, tmp_
     train_in_two_processes(run_options(), port=29531)
     summary = json.loads((tmp_path / "run" / "training_summary.json").read_text())
     assert summary["windows_seen"] == 8 * 2 * 2
+
+
+def test_a_run_is_resumed_by_as_many_processes_as_began_it(run_options, stop_halfway, tmp_path):
+    main(run_options())
+    stop_halfway(tmp_path / "run")
+    (newest,) = tmp_path.glob("run/checkpoint-*")
+    (newest / "rng_state.pth").rename(newest / "rng_state_0.pth")
+    (newest / "rng_state_1.pth").write_bytes((newest / "rng_state_0.pth").read_bytes())
+    with pytest.raises(SystemExit, match="found 1 now and 2 in"):
+        main(run_options())

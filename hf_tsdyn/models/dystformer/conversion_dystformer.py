@@ -64,7 +64,7 @@ _LAYER_KEYS = (
     (".norm_sublayer3.", ".feed_forward_norm."),
     (".ff.", ".feed_forward."),
 )
-_MASKED_HEAD_KEYS = (("head.linear.", "head.projection."),)
+_MASKED_HEAD_KEYS = (("head.linear.", "reconstruction.projection."),)
 
 
 def convert_config(config: dict[str, Any]) -> DystformerConfig:

@@ -82,6 +82,7 @@ class EncoderMixin(_Model):
                     past_observed_mask=mask,
                     channel_mask=channel_mask,
                     output_channel_attentions=output_channel_attentions,
+                    return_dict=True,
                 )
         finally:
             if output_channel_attentions:
@@ -115,7 +116,13 @@ class EncoderMixin(_Model):
         Raises: ValueError naming the encoder's weights that do not fit.
         """
         found = DystformerConfig.from_pretrained(name_or_path)
-        own = {name: getattr(found, name) for name in DystformerConfig.__annotations__ if name != "model_type"}
+        own: dict[str, Any] = {
+            name: getattr(found, name) for name in DystformerConfig.__annotations__ if name != "model_type"
+        }
+        unknown = sorted(fields.keys() - own.keys())
+        if unknown:
+            raise ValueError(f"fields must be those of DystformerConfig, found {unknown}; its docstring lists them.")
+        own["spread_factor"] = 1.0  # the calibration of the head that is left behind
         config = DystformerConfig(**(own | fields))
         # By the backbone's own class: a head's weights that happen to fit the new head are not to come along.
         loaded: Any = AutoModel.from_pretrained(
@@ -132,7 +139,7 @@ class EncoderMixin(_Model):
             )
         if isinstance(backbone, cls):
             return backbone
-        model = cls(config)
+        model = cls(config).to(backbone.dtype)
         setattr(model, prefix, backbone)
         return model.eval()
 

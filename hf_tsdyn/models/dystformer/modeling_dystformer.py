@@ -247,11 +247,13 @@ class DystformerModel(DystformerPreTrainedModel):
         )
 
     def _embed_patches(self, window: ScaledWindow, visible: Tensor, num_patches: int) -> Tensor:
+        dtype = self.embedding.projection.weight.dtype  # replicas of DataParallel have no `dtype` of their own
+
         def patches(values: Tensor) -> Tensor:
             latest = values[:, -num_patches * self.config.patch_length :]
-            return latest.transpose(1, 2).unflatten(2, (num_patches, -1)).to(self.dtype)
+            return latest.transpose(1, 2).unflatten(2, (num_patches, -1)).to(dtype)
 
-        hidden_states = self.embedding(patches(window.values)).to(self.dtype)
+        hidden_states = self.embedding(patches(window.values)).to(dtype)
         if self.unseen_embedding is not None:
             hidden_states = hidden_states + self.unseen_embedding(patches(~visible))
         return hidden_states
@@ -297,7 +299,7 @@ class DystformerForPrediction(ForecastMixin, DystformerPreTrainedModel):
             distribution its medians, beside `distribution_outputs`, its parameters, and with quantiles
             `quantile_outputs` (batch, prediction_length, channels, levels) at `config.quantile_levels`.
         """
-        outputs = self.model(past_values, past_observed_mask, channel_mask, **kwargs)
+        outputs = self.model(past_values, past_observed_mask, channel_mask, **kwargs | {"return_dict": True})
         raw = self.head(outputs.last_hidden_state)
         origin = outputs.loc
         if self.config.forecast_origin == "last":
@@ -316,6 +318,7 @@ class DystformerForPrediction(ForecastMixin, DystformerPreTrainedModel):
                 future_observed_mask,
                 loc=outputs.loc,
                 scale=outputs.scale,
+                known=observed(past_values, past_observed_mask).any(dim=1, keepdim=True),
                 normalize=self.config.normalize_loss,
             )
             loss = self._loss(prediction, parameters, targets)
@@ -346,7 +349,8 @@ class DystformerForMaskedModeling(GapFillingMixin, DystformerPreTrainedModel):
     def __init__(self, config: DystformerConfig):
         super().__init__(config)
         self.model = DystformerModel(config)
-        self.head = DystformerMaskedHead(config)
+        # Not `head`: no other model is to take its weights for those of a forecast.
+        self.reconstruction = DystformerMaskedHead(config)
         self.post_init()
 
     @can_return_tuple
@@ -373,15 +377,22 @@ class DystformerForMaskedModeling(GapFillingMixin, DystformerPreTrainedModel):
         if mask is None:
             mask = draw_mask(self.config, past_values, generator)
         mask = as_value_mask(mask, past_values, self.config.patch_length)
-        outputs = self.model(past_values, past_observed_mask, channel_mask, mask, **kwargs)
-        z = self.head(outputs.last_hidden_state)
+        outputs = self.model(past_values, past_observed_mask, channel_mask, mask, **kwargs | {"return_dict": True})
+        z = self.reconstruction(outputs.last_hidden_state)
         steps = z.shape[1]
         past_values, mask = past_values[:, -steps:], mask[:, -steps:]
         seen = observed(past_values, None if past_observed_mask is None else past_observed_mask[:, -steps:])
-        filled = outputs.scaled_values[:, -steps:].masked_fill(seen & ~mask, 0.0)
+        visible = seen & ~mask
+        filled = outputs.scaled_values[:, -steps:].masked_fill(visible, 0.0)
         prediction = unscale(z.to(filled.dtype) + filled, outputs.loc, outputs.scale)
         targets = loss_targets(
-            prediction, past_values, seen & mask, loc=outputs.loc, scale=outputs.scale, normalize=True
+            prediction,
+            past_values,
+            seen & mask,
+            loc=outputs.loc,
+            scale=outputs.scale,
+            known=visible.any(dim=1, keepdim=True),
+            normalize=True,
         )
         losses = point_loss(prediction, targets, kind=self.config.loss, huber_delta=self.config.huber_delta)
         return ForecastOutput(

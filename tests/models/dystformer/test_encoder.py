@@ -1,9 +1,17 @@
 """What dystformer's encoder gives beside its heads: representations, a start for other models."""
 
+import copy
+
 import pytest
 import torch
 
-from hf_tsdyn import DystformerConfig, DystformerForMaskedModeling, DystformerForPrediction, DystformerModel
+from hf_tsdyn import (
+    DystformerConfig,
+    DystformerForMaskedModeling,
+    DystformerForPrediction,
+    DystformerModel,
+    ForecastPipeline,
+)
 
 FIELDS = {
     "context_length": 64,
@@ -111,13 +119,60 @@ def _targets(model_class):
     return {"future_values": torch.zeros(3, 24, 4)} if model_class is DystformerForPrediction else {}
 
 
-def test_a_head_that_happens_to_fit_stays_behind(tmp_path):
-    donor = build(DystformerForMaskedModeling, prediction_length=8)
+def test_a_head_and_its_calibration_stay_behind(tmp_path):
+    donor = build(distribution="quantiles", spread_factor=1.7)
     donor.save_pretrained(tmp_path)
     model = DystformerForPrediction.from_encoder(tmp_path)
-    assert model.head.projection.weight.shape == donor.head.projection.weight.shape
+    assert model.config.spread_factor == 1.0
     assert not torch.equal(model.head.projection.weight, donor.head.projection.weight)
     assert isinstance(DystformerModel.from_encoder(tmp_path), DystformerModel)
+
+
+def test_an_encoder_in_half_precision_makes_a_model_of_one_precision(values, tmp_path):
+    build().bfloat16().save_pretrained(tmp_path)
+    model = DystformerForPrediction.from_encoder(tmp_path)
+    assert len({parameter.dtype for parameter in model.parameters()}) == 1
+    assert model.forecast(values, prediction_length=9).isfinite().all()
+
+
+def test_misspelt_fields_are_refused(tmp_path):
+    build().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="predicton_length"):
+        DystformerForPrediction.from_encoder(tmp_path, predicton_length=4)
+
+
+def test_a_masked_checkpoint_is_no_forecaster(values, tmp_path):
+    build(DystformerForMaskedModeling).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="from_encoder"):
+        ForecastPipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("model_class", [DystformerForPrediction, DystformerForMaskedModeling])
+def test_replicas_of_data_parallel_run(values, model_class):
+    model = build(model_class, gap_fill="hermite", embed_unseen=True)
+    replica = copy.copy(model)
+    modules = {id(module): copy.copy(module) for module in model.modules()}
+    for module in modules.values():
+        parameters, module._parameters = module._parameters, {}
+        for name, parameter in parameters.items():
+            object.__setattr__(module, name, parameter)  # as torch.nn.parallel.replicate does
+        module._modules = {
+            name: child if child is None else modules[id(child)] for name, child in module._modules.items()
+        }
+    replica = modules[id(model)]
+    arguments = {"generator": torch.Generator().manual_seed(0)} if model_class is DystformerForMaskedModeling else {}
+    found = replica(values, **arguments).prediction_outputs
+    arguments = {"generator": torch.Generator().manual_seed(0)} if arguments else {}
+    assert torch.equal(found, model(values, **arguments).prediction_outputs)
+
+
+def test_tuples_as_the_configured_output_break_no_method(values):
+    model = build(distribution="quantiles", return_dict=False)
+    assert isinstance(model(values), tuple)
+    assert model.embed(values).pooled.shape == (3, 32)
+    masked = build(DystformerForMaskedModeling, return_dict=False)
+    assert isinstance(masked(values), tuple)
+    assert masked.complete(values.masked_fill(values > 2, torch.nan)).isfinite().all()
 
 
 def test_an_encoder_of_other_shapes_is_refused_by_name(tmp_path):

@@ -8,11 +8,12 @@ JOBS ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if h
 # Threads that wait sleep instead of spinning: on a busy machine training is several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help env quickstart completion test test-all bench lint
+.PHONY: help env quickstart completion pretrained test test-all bench lint
 
 help:
 	@echo "make quickstart   generate a dataset, train a small dystformer, score it, write card and figures ($(OUT))"
 	@echo "make completion   pre-train an encoder on that dataset by masked modelling, score how it fills gaps"
+	@echo "make pretrained   the quickstart's forecaster, started from that encoder"
 	@echo "make test         the default test suite"
 	@echo "make test-all     the slow tests too"
 	@echo "make bench        measured speeds"
@@ -35,6 +36,10 @@ quickstart: env
 completion: env
 	$(RUN) -m training.train --config training/configs/pretrain.yaml --data.path $(OUT)/data --training.output_dir $(OUT)/completion
 	$(RUN) -m training.evaluate_completion $(OUT)/completion --data $(OUT)/data
+
+pretrained: env
+	$(RUN) -m training.train --config training/configs/quickstart.yaml --data.path $(OUT)/data --encoder_checkpoint $(OUT)/completion --training.output_dir $(OUT)/pretrained --evaluation.name dystformer-pretrained --evaluation.model_id model_cards/dystformer-pretrained
+	$(RUN) -m training.evaluate_checkpoint $(OUT)/pretrained --data $(OUT)/data
 
 test: env
 	$(RUN) -m pytest --numprocesses $(JOBS)

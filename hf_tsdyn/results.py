@@ -169,6 +169,13 @@ class EvaluationResults:
         return "\n".join(lines)
 
 
+def verdict(row: DifferenceRow) -> str:
+    """Return what the interval of a difference of errors says: "better", "worse", "undecided", or that it is none."""
+    if row.num_systems == 1:
+        return "one system tells no interval"
+    return "better" if row.high < 0 else "worse" if row.low > 0 else "undecided"
+
+
 def table_cell(row: SummaryRow | DifferenceRow) -> str:
     """Return a median with its interval over systems, for a table."""
     interval = f" [{row.low:.3g}, {row.high:.3g}]" if row.num_systems > 1 else ""  # one system has no interval

@@ -26,7 +26,7 @@ from hf_tsdyn.evaluation import evaluate
 from hf_tsdyn.forecasting import Forecaster
 from hf_tsdyn.model_card import render_model_card
 from hf_tsdyn.models import MASKED_MODELING
-from hf_tsdyn.results import EvaluationResults, write_atomically
+from hf_tsdyn.results import EvaluationResults, verdict, write_atomically
 from training.card_facts import card_facts
 from training.checkpoint_figures import figure_captions, write_figures
 from training.probe import verify_reload
@@ -163,11 +163,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(results.summary_table(("normalised_mae", "smape")))
     for row in results.differences:
         if row.metric == "normalised_mae" and row.model == request.evaluation.name:
-            verdict = "better" if row.high < 0 else "worse" if row.low > 0 else "undecided"
-            verdict = verdict if row.num_systems > 1 else "one system tells no interval"
             print(
                 f"MAE at {row.horizon} less {row.baseline}'s, median over {row.num_systems} systems: "
-                f"{row.median:+.3f} [{row.low:+.3f}, {row.high:+.3f}] ({verdict})"
+                f"{row.median:+.3f} [{row.low:+.3f}, {row.high:+.3f}] ({verdict(row)})"
             )
     print(f"checkpoint {request.checkpoint}")
     print(f"results    {request.checkpoint / RESULTS_FILE}")

@@ -29,7 +29,7 @@ from hf_tsdyn.data.held_out_windows import HeldOutWindow, draw_held_out_windows
 from hf_tsdyn.data.series import SeriesOptions, TrajectorySource
 from hf_tsdyn.figures import save_figure
 from hf_tsdyn.models import ARCHITECTURES, MASKED_MODELING
-from hf_tsdyn.results import EvaluationResults, write_atomically
+from hf_tsdyn.results import EvaluationResults, verdict, write_atomically
 from training.card_facts import card_facts
 from training.checkpoint_figures import SHOWN_SYSTEMS
 from training.evaluate_checkpoint import RESULTS_FILE
@@ -239,11 +239,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(error_table(results))
     for row in results.differences:
         if row.model == request.evaluation.name:
-            verdict = "better" if row.high < 0 else "worse" if row.low > 0 else "undecided"
-            verdict = verdict if row.num_systems > 1 else "one system tells no interval"
             print(
                 f"{row.metric} less {row.baseline}'s, median over {row.num_systems} systems: "
-                f"{row.median:+.3f} [{row.low:+.3f}, {row.high:+.3f}] ({verdict})"
+                f"{row.median:+.3f} [{row.low:+.3f}, {row.high:+.3f}] ({verdict(row)})"
             )
     print(f"checkpoint {request.checkpoint}")
     print(f"results    {request.checkpoint / RESULTS_FILE}")

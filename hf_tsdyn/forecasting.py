@@ -247,7 +247,7 @@ class ForecastMixin(_Model):
         num_samples: int,
         generator: torch.Generator,
     ) -> Tensor:
-        """(batch, samples, steps, channels), a few series at a time; no path depends on how they are cut."""
+        """(batch, samples, steps, channels), a few series at a time; cutting them changes paths by rounding alone."""
         batch, length, channels = values.shape
         num_blocks = -(-steps // first.points.shape[1])
         # Block by block, and the same for every series: neither the horizon nor the batch changes a path.

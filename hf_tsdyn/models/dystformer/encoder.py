@@ -94,9 +94,8 @@ class EncoderMixin(_Model):
     ) -> DystformerRepresentation:
         num_patches = patches.shape[2]
         used = seen[:, -num_patches * self.config.patch_length :]
-        weights = (
-            used.unflatten(1, (num_patches, -1)).any(dim=2).transpose(1, 2).to(patches)
-        )  # (batch, channels, patches)
+        weights = used.unflatten(1, (num_patches, -1)).any(dim=2).transpose(1, 2)  # (batch, channels, patches)
+        weights = weights.to(patches)
         channels = _weighted_mean(patches, weights)
         real = weights.any(dim=2) if channel_mask is None else weights.any(dim=2) & channel_mask.bool()
         return DystformerRepresentation(

@@ -70,23 +70,3 @@ def lyapunov_spectrum(
     budget = {"max_steps": max_steps, "max_abs": max_abs, "unbounded": unbounded}
     growth = bundle.run(timing.transient, timing.block, num_blocks=num_blocks, **budget)
     return summarise(growth, bundle.status, duration=timing.block)
-
-
-def kaplan_yorke_dimension(spectrum: ArrayLike) -> float:
-    """Return the Kaplan-Yorke (Lyapunov) dimension of an attractor from its full spectrum, in any order.
-
-    It is 0 where all exponents are negative, and the number of exponents where their sum is not.
-
-    Raises:
-        ValueError: the spectrum is not one row of finite numbers.
-    """
-    exponents = np.asarray(spectrum, np.float64)
-    check("spectrum", spectrum, exponents.ndim == 1 and exponents.size > 0, "have shape (dimension,)")
-    check("spectrum", spectrum, np.isfinite(exponents).all(), "be finite, of a trajectory whose status is COMPLETED")
-    exponents = np.sort(exponents)[::-1]
-    sums = np.cumsum(exponents)
-    if sums[-1] >= 0:
-        return float(exponents.size)
-    whole = int(np.argmax(sums < 0))
-    remainder = sums[whole - 1] if whole else 0.0
-    return float(whole + remainder / -exponents[whole])

@@ -6,8 +6,9 @@ import pytest
 from data_generation.expressions import trace
 from data_generation.integration import IntegrationStatus, integrate
 from data_generation.lyapunov import conditional_lyapunov_exponents, largest_lyapunov_exponents
-from data_generation.lyapunov_spectrum import kaplan_yorke_dimension, lyapunov_spectrum
+from data_generation.lyapunov_spectrum import lyapunov_spectrum
 from data_generation.systems import load_system
+from hf_tsdyn.metrics import kaplan_yorke_dimension
 
 COMPLETED = IntegrationStatus.COMPLETED
 LORENZ = trace(
@@ -193,21 +194,6 @@ def test_unbounded_states_may_grow():
 
 
 @pytest.mark.parametrize(
-    ("spectrum", "dimension"),
-    [
-        ([0.906, 0.0, -14.57], 2 + 0.906 / 14.57),
-        ([-14.57, 0.906, 0.0], 2 + 0.906 / 14.57),
-        ([0.0, -1.0], 1.0),
-        ([-1.0, -2.0], 0.0),
-        ([1.0, 0.0, -1.0], 3.0),
-        ([0.5, -0.25, -0.5], 2.5),
-    ],
-)
-def test_kaplan_yorke_dimension_interpolates_where_the_sum_of_exponents_changes_sign(spectrum, dimension):
-    assert kaplan_yorke_dimension(spectrum) == pytest.approx(dimension)
-
-
-@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"period": 0.0}, "period must be positive and finite, found 0.0"),
@@ -236,9 +222,3 @@ def test_wrong_shape_is_an_error_that_names_it(function, starts, parameters, nam
 def test_bad_response_is_an_error_that_names_it(response):
     with pytest.raises(ValueError, match="response must"):
         conditional_lyapunov_exponents(LORENZ, LORENZ_STARTS, CLASSIC, response=response, period=1.0, rng=rng())
-
-
-@pytest.mark.parametrize("spectrum", [[0.1, np.nan], [], [[1.0, -2.0]]])
-def test_bad_spectrum_is_an_error(spectrum):
-    with pytest.raises(ValueError, match="spectrum must"):
-        kaplan_yorke_dimension(spectrum)

@@ -12,7 +12,6 @@ from joblib import Parallel, delayed
 from joblib.parallel import get_active_backend
 from tqdm import tqdm
 
-from data_generation.backends import joblib_backend
 from data_generation.candidates import generate_candidates
 from data_generation.config import GenerationConfig, data_settings
 from data_generation.dataset_card import card_text
@@ -21,6 +20,7 @@ from data_generation.gallery import GALLERY_FILE, gallery_image
 from data_generation.plan import Shard, plan_shards
 from data_generation.repair import finished_manifest
 from data_generation.writer import to_json, write_shard
+from hf_tsdyn.parallel import joblib_backend
 
 # Packages whose code has a part in the bytes.
 VERSIONED = ("dysts", "hf_tsdyn", "numba", "numpy", "pyarrow", "scipy")

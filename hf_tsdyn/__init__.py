@@ -4,10 +4,21 @@ Importing this package registers every architecture with transformers' Auto clas
 """
 
 from .forecasting import Forecaster, ForecastOutput
-from .models import DystformerConfig, DystformerForMaskedModeling, DystformerForPrediction, DystformerModel
+from .models import (
+    ALRNNConfig,
+    ALRNNForPrediction,
+    ALRNNModel,
+    DystformerConfig,
+    DystformerForMaskedModeling,
+    DystformerForPrediction,
+    DystformerModel,
+)
 from .pipeline import ForecastPipeline
 
 __all__ = [
+    "ALRNNConfig",
+    "ALRNNForPrediction",
+    "ALRNNModel",
     "DystformerConfig",
     "DystformerForMaskedModeling",
     "DystformerForPrediction",

@@ -29,7 +29,7 @@ def card_facts(
         num_parameters=summary["num_parameters"],
         context_length=config.context_length,
         prediction_length=config.prediction_length,
-        channels="any number",
+        channels=str(getattr(config, "num_channels", "any number")),
         training_data=_training_data(run["data"], summary),
         training=_training(run, summary, config),
         limits=tuple(_limits(summary, config)),
@@ -106,6 +106,9 @@ def _augmentations(settings: dict[str, Any]) -> str:
 
 
 def _loss(run: dict[str, Any], config: Any) -> str:
+    if config.model_type == "alrnn":
+        forced = f"forced at every {config.forcing_interval}th step"
+        return f"mean squared error one step ahead, {forced}, in the series' scale"
     name = config.loss
     if run.get("task") != "masked_modeling":
         distribution = getattr(config, "distribution", "point")

@@ -222,7 +222,7 @@ def claim_output_dir(resolved: dict[str, Any], output_dir: str | Path) -> None:
 
 def _decisive(resolved: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide the weights: not where the data lie, how batches are loaded, or what is scored."""
-    flat = _flat(resolved)
+    flat = flatten(resolved)
     idle = ("evaluation.", "data.path", "training.dataloader_", "training.save_total_limit")
     return {key: value for key, value in flat.items() if not key.startswith(idle)}
 
@@ -251,11 +251,12 @@ def _plain(parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
     return plain
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by their dotted names."""
     if not isinstance(tree, dict):
         return {prefix: tree}
     return {
         name: value
         for key, child in tree.items()
-        for name, value in _flat(child, f"{prefix}.{key}" if prefix else str(key)).items()
+        for name, value in flatten(child, f"{prefix}.{key}" if prefix else str(key)).items()
     }

@@ -67,15 +67,19 @@ def build_windows(config: RunConfig, model: PreTrainedConfig) -> tuple[RandomWin
         max_windows_per_trajectory=data.validation_windows_per_trajectory,
         **lengths,
     )
-    check_targets(validation)
+    check_targets(validation, in_window_units=getattr(model, "normalize_loss", False))
     return train, validation
 
 
-def check_targets(validation: SequentialWindows) -> None:
-    """Raise ValueError unless some window has a target that can count: seen, in a channel that varies before it."""
+def check_targets(validation: SequentialWindows, *, in_window_units: bool) -> None:
+    """Raise ValueError unless some window has a target that can count: one that is seen.
+
+    in_window_units: whether errors are measured in the window's own scale, so that its channel must vary before it.
+    """
     for index in range(len(validation)):
         window = {name: values.numpy() for name, values in validation.__getitems__([index]).items()}
         varies = ~np.isnan(context_std(window["past_values"], window.get("past_observed_mask")))
+        varies = varies if in_window_units else np.ones_like(varies)
         asked = "future" if "future_values" in window else "past"
         if (varies & window.get(f"{asked}_observed_mask", np.True_)).any():
             return
@@ -100,6 +104,9 @@ def prepare(config: RunConfig, resolved: dict[str, Any]) -> WindowTrainer | None
     set_seed(arguments.seed)
     model = build_model(config)
     windows, validation = build_windows(config, model.config)
+    if config.start is None and hasattr(model, "fit_scaler"):
+        rows = range(len(windows.trajectories))
+        model.fit_scaler(windows.trajectories.values(row) for row in rows)  # pyright: ignore[reportCallIssue]
     trained = model if config.lora is None else add_adapter(model, config.lora)
     resolved["data"]["fingerprint"] = windows.trajectories.fingerprint
     output = Path(str(arguments.output_dir))

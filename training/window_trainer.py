@@ -1,6 +1,6 @@
 """The Trainer of windows: batches of one number of channels each, and an exact mean loss over them."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -18,6 +18,16 @@ class WindowTrainer(Trainer):
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
         return ChannelBucketSampler(cast(SequentialWindows, eval_dataset), self.args.eval_batch_size)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Train on one batch; ValueError if its loss is not finite, which no later step could mend."""
+        loss = super().training_step(*args, **kwargs)
+        if not loss.isfinite():
+            raise ValueError(
+                f"the loss must stay finite, found {loss.item()} at step {self.state.global_step + 1}; lower "
+                "training.learning_rate, or clip gradients with training.max_grad_norm."
+            )
+        return loss
 
     def evaluation_loop(
         self,

@@ -1,8 +1,12 @@
 """The architectures, one folder each; importing this registers them with the Auto classes."""
 
+from .alrnn import ALRNNConfig, ALRNNForPrediction, ALRNNModel
 from .dystformer import DystformerConfig, DystformerForMaskedModeling, DystformerForPrediction, DystformerModel
 
-ARCHITECTURES = {DystformerConfig.model_type: DystformerForPrediction}
+ARCHITECTURES = {
+    ALRNNConfig.model_type: ALRNNForPrediction,
+    DystformerConfig.model_type: DystformerForPrediction,
+}
 """The forecasting model of each architecture, by `model_type`."""
 
 MASKED_MODELING = {DystformerConfig.model_type: DystformerForMaskedModeling}
@@ -11,6 +15,9 @@ MASKED_MODELING = {DystformerConfig.model_type: DystformerForMaskedModeling}
 __all__ = [
     "ARCHITECTURES",
     "MASKED_MODELING",
+    "ALRNNConfig",
+    "ALRNNForPrediction",
+    "ALRNNModel",
     "DystformerConfig",
     "DystformerForMaskedModeling",
     "DystformerForPrediction",

@@ -1,11 +1,23 @@
 """One tiny configuration of every architecture, for the tests that all of them must pass."""
 
+import copy
+
 import pytest
 import torch
 
-from hf_tsdyn.models import ARCHITECTURES, DystformerConfig
+from hf_tsdyn.models import ARCHITECTURES, ALRNNConfig, DystformerConfig
 
 TINY_CONFIGS = {
+    "alrnn": ALRNNConfig(
+        num_channels=3,
+        hidden_size=12,
+        num_relu_units=4,
+        context_length=16,
+        warmup_length=16,
+        prediction_length=8,
+        forcing_interval=3,
+        noise_std=0.0,
+    ),
     "dystformer": DystformerConfig(
         context_length=64,
         prediction_length=8,
@@ -30,8 +42,24 @@ def model(request):
 def windows(model, generator):
     """A batch of the model's own lengths: past_values and future_values."""
     config = model.config
-    values = torch.randn(3, config.context_length + config.prediction_length, 3, generator=generator).cumsum(1)
+    channels = getattr(config, "num_channels", 3)
+    values = torch.randn(3, config.context_length + config.prediction_length, channels, generator=generator).cumsum(1)
     return {
         "past_values": values[:, : config.context_length],
         "future_values": values[:, config.context_length :],
     }
+
+
+@pytest.fixture
+def in_other_units():
+    """Return the model that is to values * factor + offset what `model` is to values: itself, if it scales windows."""
+
+    def build(model, factor, offset):
+        if not hasattr(model, "set_scaler"):
+            return model
+        moved = copy.deepcopy(model)
+        backbone = getattr(model, model.base_model_prefix)
+        moved.set_scaler((backbone.loc * factor + offset).tolist(), (backbone.scale * factor).tolist())
+        return moved
+
+    return build

@@ -9,6 +9,16 @@ from transformers import AutoConfig, AutoModel, AutoModelForTimeSeriesPrediction
 from hf_tsdyn.models import ARCHITECTURES
 
 
+def architectures(condition):
+    """Run a test on the architectures whose forecasting class meets the condition."""
+    names = [name for name, head in ARCHITECTURES.items() if condition(head)]
+    return pytest.mark.parametrize("model", names, indirect=True)
+
+
+def knows_its_channels(head):
+    return hasattr(head.config_class, "num_channels")
+
+
 def test_a_name_is_one_string_everywhere(model):
     name = model.config.model_type
     assert type(model.config).__name__.lower() == f"{name}config"
@@ -27,21 +37,29 @@ def test_auto_classes_know_the_architecture(model, tmp_path):
     assert type(backbone) is type(getattr(model, model.base_model_prefix))
 
 
-def test_output_shapes_and_units(model, windows):
+def test_output_shapes_and_units(model, windows, in_other_units):
     output = model(**windows)
     assert output.loss.shape == ()
     assert output.prediction_outputs.shape == windows["future_values"].shape
     assert output.loc.shape == output.scale.shape == (3, 1, 3)
-    shifted = model(1e3 * windows["past_values"] + 5e3)
+    shifted = in_other_units(model, 1e3, 5e3)(1e3 * windows["past_values"] + 5e3)
     torch.testing.assert_close(
         (shifted.prediction_outputs - 5e3) / 1e3, output.prediction_outputs, atol=1e-3, rtol=1e-3
     )
 
 
+@architectures(lambda head: not knows_its_channels(head))
 @pytest.mark.parametrize(("batch", "channels"), [(1, 1), (2, 7), (5, 2)])
 def test_any_batch_and_channel_number(model, generator, batch, channels):
     values = torch.randn(batch, model.config.context_length, channels, generator=generator)
     assert model.forecast(values, prediction_length=3).shape == (batch, 3, channels)
+
+
+@architectures(knows_its_channels)
+def test_other_channels_than_its_own_are_refused(model):
+    for call in (model, lambda values: model.forecast(values, prediction_length=3)):
+        with pytest.raises(ValueError, match=r"\(batch, time, 3\)"):
+            call(torch.randn(2, model.config.context_length, 4))
 
 
 def test_each_series_is_forecast_as_if_alone(model, windows):
@@ -74,6 +92,7 @@ def _has_gradient(parameter):
     return not parameter.requires_grad or (parameter.grad is not None and parameter.grad.abs().sum() > 0)
 
 
+@architectures(lambda head: head.supports_gradient_checkpointing)
 def test_gradient_checkpointing_changes_no_gradient(model, windows):
     plain, checkpointed = model.train(), copy.deepcopy(model).train()
     checkpointed.activation_checkpointing_enable()
@@ -119,8 +138,8 @@ def test_a_model_built_on_the_meta_device_takes_the_weights(model, windows):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_stays_close_and_keeps_large_offsets(model, windows, dtype):
-    past = windows["past_values"] + 1e5
+def test_half_precision_stays_close_and_keeps_large_offsets(model, windows, in_other_units, dtype):
+    past, model = windows["past_values"] + 1e5, in_other_units(model, 1, 1e5)
     full = model.forecast(past, prediction_length=8)
     half = copy.deepcopy(model).to(dtype).forecast(past, prediction_length=8)
     assert half.dtype == torch.float32
@@ -156,6 +175,7 @@ def test_one_seed_gives_one_model_and_one_forecast(model, windows):
     assert torch.equal(*forecasts)
 
 
+@architectures(lambda head: head._supports_sdpa)
 def test_attention_implementations_agree(model, windows):
     results = {}
     for name in ("eager", "sdpa"):
@@ -173,10 +193,11 @@ def test_hidden_states_come_on_request(model, windows):
 
 def test_a_context_too_short_is_refused(model):
     shortest = model.min_context_length
-    model.forecast(torch.randn(1, shortest, 2), prediction_length=1)
+    channels = getattr(model.config, "num_channels", 2)
+    model.forecast(torch.randn(1, shortest, channels), prediction_length=1)
     if shortest > 1:
         with pytest.raises(ValueError, match=f"at least {shortest} steps"):
-            model.forecast(torch.randn(1, shortest - 1, 2), prediction_length=1)
+            model.forecast(torch.randn(1, shortest - 1, channels), prediction_length=1)
 
 
 def test_torch_compile_agrees(model, windows):

@@ -10,9 +10,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_tsdyn.models import MASKED_MODELING
+from hf_tsdyn.models import ARCHITECTURES, MASKED_MODELING
 
 HALVES = [torch.bfloat16, torch.float16]
+with_attention = pytest.mark.parametrize(
+    "model", [name for name, head in ARCHITECTURES.items() if head._supports_sdpa], indirect=True
+)
+with_layers = pytest.mark.parametrize(
+    "model", [name for name, head in ARCHITECTURES.items() if head.supports_gradient_checkpointing], indirect=True
+)
 
 
 @pytest.fixture
@@ -68,6 +74,7 @@ def test_a_half_precision_checkpoint_stays_one(model, tmp_path, dtype):
     assert_same_state(type(model).from_pretrained(tmp_path, dtype=torch.float32), copy.deepcopy(model).float())
 
 
+@with_attention
 @pytest.mark.parametrize("name", ["eager", "sdpa"])
 def test_attention_is_chosen_at_loading(model, folder, name):
     loaded = type(model).from_pretrained(folder, attn_implementation=name)
@@ -89,10 +96,10 @@ def test_attention_that_an_architecture_lacks_is_refused(model, folder, name, me
 
 
 def test_shards_hold_what_one_file_holds(model, tmp_path):
-    model.save_pretrained(tmp_path, max_shard_size="10KB")
+    model.save_pretrained(tmp_path, max_shard_size=sum(tensor.nbytes for tensor in tensors(model)) // 3)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert index["weight_map"].keys() == model.state_dict().keys()
-    assert len(list(tmp_path.glob("*.safetensors"))) == len(set(index["weight_map"].values())) > 2
+    assert len(list(tmp_path.glob("*.safetensors"))) == len(set(index["weight_map"].values())) > 1
     assert_same_state(type(model).from_pretrained(tmp_path), model)
 
 
@@ -115,6 +122,7 @@ def test_a_model_emptied_on_the_meta_device_is_drawn_as_if_built(model, monkeypa
     assert_same_state(emptied, built)
 
 
+@with_layers
 @pytest.mark.parametrize("use_reentrant", [True, False])
 @pytest.mark.parametrize("embedding_is_frozen", [True, False])
 def test_checkpointed_layers_have_their_gradients(model, windows, use_reentrant, embedding_is_frozen):
@@ -141,7 +149,8 @@ def test_half_precision_trains(model, windows, dtype):
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_autocast_trains(model, windows, dtype, attention):
-    model.set_attn_implementation(attention)
+    if model._supports_sdpa:
+        model.set_attn_implementation(attention)
     windows["past_values"][0, :, 1] = torch.nan  # a channel to be kept out of attention
     expected = model(**windows).loss
     with torch.autocast("cpu", dtype=dtype):
@@ -161,8 +170,12 @@ def test_one_compiled_graph_trains_as_the_model_does(model, windows, backend):
     torch.testing.assert_close(gradients(compiled, windows), gradients(model, windows), atol=1e-5, rtol=1e-4)
 
 
-def test_parameters_are_counted_and_the_embedding_is_found(model):
+def test_parameters_are_counted(model):
     assert model.num_parameters() == sum(parameter.numel() for parameter in model.parameters())
+
+
+@with_layers
+def test_the_embedding_is_found(model):
     backbone = getattr(model, model.base_model_prefix)
     assert model.get_input_embeddings() is backbone.get_input_embeddings()
     assert model.get_output_embeddings() is None

@@ -38,6 +38,19 @@ EXCEPTIONS = {
         "test_loading.py compares them",
     },
 }
+# By class, beginnings of the names of tests that the suite itself skips on a network without attention and layers.
+NO_ATTENTION = (
+    "test_attention_outputs",
+    "test_can_set_attention_dynamically",
+    "test_capture_outputs_decorator",
+    "test_eager_matches_sdpa_inference",
+    "test_enable_input_require_grads",
+    "test_flash_attn",
+    "test_resize_position_vector_embeddings",
+    "test_sdpa_can_dispatch",
+    "test_attn_implementation_composite_models",
+)
+SKIPPED_BY_THE_SUITE = {"ALRNNModel": NO_ATTENTION, "ALRNNForPrediction": NO_ATTENTION}
 COMMON_TESTS = ("test_modeling_common.py", "test_configuration_common.py")
 # What the common tests import beside each other and do not need for models that neither generate nor export.
 STAND_INS = {
@@ -123,6 +136,7 @@ def test_what_patchtst_passes_of_the_suite_passes(common_tests, kind, model_clas
     outcomes = run_suite(common_tests, subject, json.dumps(NO_TOKENS | exceptions))
     assert not reference["failed"]
     assert not outcomes["failed"], "\n\n".join(outcomes["failed"].values())
-    not_passed = set(reference["passed"]) - set(outcomes["passed"])
+    own = SKIPPED_BY_THE_SUITE.get(model_class.__name__, ())
+    not_passed = {test for test in set(reference["passed"]) - set(outcomes["passed"]) if not test.startswith(own)}
     assert not_passed == exceptions.keys(), {test: outcomes["skipped"].get(test) for test in not_passed}
-    assert len(outcomes["passed"]) > 90
+    assert len(outcomes["passed"]) > (60 if own else 90), len(outcomes["passed"])

@@ -25,6 +25,7 @@ from transformers_tests import test_modeling_common as common
 from transformers_tests.test_configuration_common import ConfigTester
 
 NUM_CHANNELS = 3
+COMMON_PROPERTIES = ("hidden_size", "num_attention_heads", "num_hidden_layers")
 CONFIGS = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["TINY_CONFIGS"] | {
     "patchtst": PatchTSTConfig(
         context_length=64,
@@ -80,7 +81,11 @@ def build_case(model_class, skipped):
         common.global_rng.seed(0)
         torch.manual_seed(0)
         self.model_tester = Subject(model_class)
-        self.config_tester = ConfigTester(self, model_class.config_class, has_text_modality=False)
+        # A network without attention has no heads; the suite asks for them under this name.
+        properties = [name for name in COMMON_PROPERTIES if hasattr(self.model_tester.config, name)]
+        self.config_tester = ConfigTester(
+            self, model_class.config_class, has_text_modality=False, common_properties=properties
+        )
 
     def test_config(self):
         self.config_tester.run_common_tests()

@@ -1,4 +1,4 @@
-"""Where the shards are made: joblib's own backends, with a local cluster of Dask or Ray where none is connected."""
+"""Where independent work runs: joblib's backends, with a local cluster of Dask or Ray where none is connected."""
 
 import os
 from collections.abc import Callable, Iterator

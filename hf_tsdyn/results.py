@@ -35,6 +35,14 @@ METRIC_LABELS = {
     "coverage@0.4": "coverage of the 40 % interval",
     "coverage@0.2": "coverage of the 20 % interval",
     "interval_width@0.8": "width of the 80 % interval / context std",
+    "state_space_divergence": "state-space divergence, nats",
+    "spectrum_distance": "spectrum distance",
+    "prediction_error": "n-step error / variance",
+    "correlation_dimension": "correlation dimension",
+    "lyapunov_max": "largest Lyapunov exponent",
+    "kaplan_yorke_dimension": "Kaplan-Yorke dimension",
+    "num_regions": "linear regions visited",
+    "num_regions_above_1_percent": "linear regions visited over 1 % of the time",
 }
 """Names for tables and axes; a metric that is not here goes by its own name."""
 

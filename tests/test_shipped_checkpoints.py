@@ -1,3 +1,5 @@
+import dataclasses
+import hashlib
 import re
 from pathlib import Path
 
@@ -6,15 +8,21 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from hf_tsdyn import DystformerForMaskedModeling, ForecastPipeline
+from hf_tsdyn import ALRNNForPrediction, DystformerForMaskedModeling, ForecastPipeline
+from hf_tsdyn.metrics import prediction_error
+from hf_tsdyn.reconstruction import LINEAR
 from hf_tsdyn.results import EvaluationResults
-from training import evaluate_checkpoint, evaluate_completion
+from training import evaluate_checkpoint, evaluate_completion, evaluate_reconstruction
 from training.ship_checkpoint import evaluation_command
+from training.sweep_data import load_series
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 FOLDERS = sorted(file.parent for file in CARDS.glob("*/config.json"))
 FORECASTERS = [folder for folder in FOLDERS if evaluation_command(folder) is evaluate_checkpoint]
 COMPLETERS = [folder for folder in FOLDERS if evaluation_command(folder) is evaluate_completion]
+RECONSTRUCTIONS = [folder for folder in FOLDERS if evaluation_command(folder) is evaluate_reconstruction]
+WITH_WEIGHTS = [folder for folder in RECONSTRUCTIONS if (folder / "model.safetensors").is_file()]
+SERIES = Path(__file__).parents[1] / ".." / "shared" / "data" / "alrnn"
 
 
 def named(folders):
@@ -25,6 +33,17 @@ def differences(folder, metric, horizon):
     results = EvaluationResults.read(CARDS / "results" / f"{folder.name}.json")
     wanted = (folder.name, metric, horizon)
     return {row.baseline: row for row in results.differences if (row.model, row.metric, row.horizon) == wanted}
+
+
+def true_series(request):
+    """The test series of a shipped run, found by its fingerprint beside the checkout."""
+    files = {hashlib.sha256(file.read_bytes()).hexdigest(): str(file) for file in SERIES.glob("*.npy")}
+    dataset = request.run_config["dataset"]
+    wanted = {"path": "fingerprint"} | ({"test_path": "test_fingerprint"} if request.data.test_path else {})
+    found = {name: files.get(dataset[fingerprint]) for name, fingerprint in wanted.items()}
+    if None in found.values():
+        pytest.skip("the series is not part of this project")
+    return load_series(dataclasses.replace(request.data, **found)).test
 
 
 def test_both_kinds_are_shipped():
@@ -46,6 +65,31 @@ def test_it_loads_by_path_and_fills_gaps(folder):
     wave = torch.sin(torch.arange(500) * 0.05).reshape(1, -1, 1)
     mask = torch.arange(500).reshape(1, -1, 1) % 100 < 20
     assert (model.complete(wave, mask) - wave).abs()[mask].mean() < 0.1
+
+
+@named(WITH_WEIGHTS)
+def test_it_loads_by_path_and_its_forecast_stays_on_an_attractor(folder):
+    model = ALRNNForPrediction.from_pretrained(folder)
+    start = model.model.loc.expand(1, model.config.warmup_length, -1)
+    forecast = model.forecast(start + 0.1 * model.model.scale, prediction_length=5000)
+    later = (forecast[0, 1000:] - model.model.loc) / model.model.scale
+    assert later.abs().max() < 10
+    assert later.std(dim=0).min() > 0.1
+
+
+@named(WITH_WEIGHTS)
+def test_its_error_is_that_of_its_card_and_below_the_linear_models(folder):
+    request = evaluate_reconstruction.load_request([str(folder)])
+    results = EvaluationResults.read(CARDS / "results" / f"{folder.name}.json")
+    steps = results.header["protocol"]["invariants"]["prediction_steps"]
+    recorded = results.summary_of(folder.name, "prediction_error", steps).median
+    assert recorded < results.summary_of(LINEAR, "prediction_error", steps).median
+    truth, starts = true_series(request), results.header["protocol"]["prediction_starts"]
+    model = ALRNNForPrediction.from_pretrained(folder)
+    length = model.config.warmup_length
+    series = truth[: None if starts is None else starts + length + steps - 1]
+    found = prediction_error(model, series, num_steps=steps, context_length=length)[-1]
+    assert found == pytest.approx(recorded, rel=1e-3)
 
 
 @named(FOLDERS)

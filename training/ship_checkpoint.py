@@ -1,10 +1,12 @@
-"""Copy an evaluated run, of a forecaster or of a model that fills gaps, into `model_cards/`, its table into the README.
+"""Copy an evaluated run into `model_cards/`, its table into the README.
 
     python -m training.ship_checkpoint runs/quickstart/model
 
-The card, the checkpoint, the figures and the run's records go to `model_cards/NAME`, the results to
-`model_cards/results/NAME.json`; NAME is the run's `evaluation.name`. In README.md the table between the lines
-`<!-- results NAME -->` and `<!-- end -->` is written anew.
+The run may be that of a forecaster, of a model that fills gaps or of one that reconstructs a system. The card, the
+checkpoint, the figures and the run's records go to `model_cards/NAME`, the results to `model_cards/results/NAME.json`;
+NAME is the run's `evaluation.name`. In README.md the table between the lines `<!-- results NAME -->` and
+`<!-- end -->` is written anew. With `evaluation.ship_weights` false the weights and the probe, which holds a piece of
+the series, stay behind.
 """
 
 import argparse
@@ -23,16 +25,22 @@ from transformers import AutoConfig
 
 from hf_tsdyn.completion_card import error_table
 from hf_tsdyn.models import MASKED_MODELING
+from hf_tsdyn.models.alrnn import ALRNNConfig
+from hf_tsdyn.reconstruction_card import reconstruction_table
 from hf_tsdyn.results import EvaluationResults, write_atomically
-from training import evaluate_checkpoint, evaluate_completion
+from training import evaluate_checkpoint, evaluate_completion, evaluate_reconstruction
 from training.evaluate_checkpoint import RESULTS_FILE
+from training.evaluate_reconstruction import TRUTH_FIGURES, was_swept
 from training.run_config import CONFIG_FILE
 from training.train import PROBE_FILE, SUMMARY_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = ("README.md", "config.json", "model.safetensors", "figures", CONFIG_FILE, SUMMARY_FILE, PROBE_FILE)
+WEIGHTS_FILE = "model.safetensors"
+SHIPPED = ("README.md", "config.json", WEIGHTS_FILE, "figures", CONFIG_FILE, SUMMARY_FILE, PROBE_FILE)
 TABLE_METRICS = ("normalised_mae", "smape", "vpt_periods@0.4", "coverage@0.8")
 LARGEST_FILE = 10_000_000  # bytes; a repository is no place for larger ones
+DATA_NAMES = {"path": "DATA", "test_path": "TEST_DATA"}
+"""What cards call the files that a run's `data` names."""
 
 
 def render_readme(text: str, name: str, results: EvaluationResults) -> str:
@@ -46,6 +54,8 @@ def render_readme(text: str, name: str, results: EvaluationResults) -> str:
         raise ValueError(f"README.md must hold the lines {start!r} and {end!r}, found no such pair; add them.")
     if "mask_kinds" in results.header["protocol"]:
         table = error_table(results)
+    elif "symbolic" in results.header:
+        table = reconstruction_table(results)
     else:
         table = results.summary_table(TABLE_METRICS, horizons=results.header["protocol"]["horizons"])
     return pattern.sub(lambda _: f"{start}\n{table}\n{end}", text)
@@ -53,16 +63,18 @@ def render_readme(text: str, name: str, results: EvaluationResults) -> str:
 
 def evaluation_command(checkpoint: Path) -> ModuleType:
     """Return the module whose command scores the checkpoint's kind of model, and renders its card."""
-    architectures = json.loads((checkpoint / "config.json").read_text()).get("architectures") or []
+    config = json.loads((checkpoint / "config.json").read_text())
+    if config.get("model_type") == ALRNNConfig.model_type and was_swept(checkpoint):
+        return evaluate_reconstruction
     masked = {model_class.__name__ for model_class in MASKED_MODELING.values()}
-    return evaluate_completion if masked & set(architectures) else evaluate_checkpoint
+    return evaluate_completion if masked & set(config.get("architectures") or []) else evaluate_checkpoint
 
 
 def ship_checkpoint(checkpoint: Path, *, root: Path = ROOT) -> Path:
     """Copy an evaluated run into `root` and return the folder of its card.
 
-    What names a folder of this machine in its settings and its card is replaced: the data's by "DATA", as the card
-    calls them, those of a model that it started from by the last part of their path.
+    What names a folder of this machine in its settings and its card is replaced: the data's by "DATA" and the like, as
+    the card calls them, those of a model that it started from by the last part of their path.
     Raises: FileNotFoundError if the run was not evaluated; ValueError if its name is no name of a folder, a file is too
     large to ship, the results are not its own, or the README has no place for them.
     """
@@ -70,7 +82,11 @@ def ship_checkpoint(checkpoint: Path, *, root: Path = ROOT) -> Path:
     request = command.load_request([str(checkpoint)])
     name = request.evaluation.name
     target = root / "model_cards" / name
-    _check_shippable(checkpoint, name, target)
+    files = SHIPPED
+    if not getattr(request.evaluation, "ship_weights", True):
+        files = tuple(file for file in SHIPPED if file not in (WEIGHTS_FILE, PROBE_FILE))
+        _check_shows_no_series(checkpoint)
+    _check_shippable(checkpoint, name, target, files)
     results = EvaluationResults.read(checkpoint / RESULTS_FILE)
     if name not in results.header["models"]:
         raise ValueError(f"the results must be those of {name!r}, found {results.header['models']}; evaluate it again.")
@@ -82,7 +98,7 @@ def ship_checkpoint(checkpoint: Path, *, root: Path = ROOT) -> Path:
     part = target.with_name(f".{name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for file in SHIPPED:
+    for file in files:
         source = checkpoint / file
         shutil.copytree(source, part / file) if source.is_dir() else shutil.copyfile(source, part / file)
     (part / CONFIG_FILE).write_text(yaml.safe_dump(settings, sort_keys=False))
@@ -95,24 +111,35 @@ def ship_checkpoint(checkpoint: Path, *, root: Path = ROOT) -> Path:
     return target
 
 
-def _check_shippable(checkpoint: Path, name: str, target: Path) -> None:
+def _check_shows_no_series(checkpoint: Path) -> None:
+    """Raise ValueError if there are figures from before `ship_weights` was set to false."""
+    found = [name for name in TRUTH_FIGURES if (checkpoint / "figures" / f"{name}.png").exists()]
+    if found:
+        raise ValueError(
+            f"figures of a run with ship_weights false must not show its series, found {found}; evaluate it again."
+        )
+
+
+def _check_shippable(checkpoint: Path, name: str, target: Path, files: Sequence[str]) -> None:
     if not re.fullmatch(r"\w[\w.-]*", name) or name in ("results", "templates"):
         raise ValueError(f"evaluation.name must be the name of a folder to ship, found {name!r}; choose another.")
     if checkpoint.resolve() == target.resolve():
         raise ValueError(f"checkpoint must be a run's own folder, found {checkpoint}, where it would be shipped to.")
-    missing = [file for file in (*SHIPPED, RESULTS_FILE) if not (checkpoint / file).exists()]
+    missing = [file for file in (*files, RESULTS_FILE) if not (checkpoint / file).exists()]
     if missing:
         raise FileNotFoundError(
-            f"{checkpoint} must hold an evaluated run, found no {missing}; run training.evaluate_checkpoint, or "
-            "training.evaluate_completion, first."
+            f"{checkpoint} must hold an evaluated run, found no {missing}; run training.evaluate_checkpoint, "
+            "evaluate_completion or evaluate_reconstruction first."
         )
-    size = (checkpoint / "model.safetensors").stat().st_size
-    if size > LARGEST_FILE:
-        raise ValueError(f"model.safetensors must be at most {LARGEST_FILE} bytes to be shipped, found {size}.")
+    for file in files:
+        size = (checkpoint / file).stat().st_size
+        if size > LARGEST_FILE:
+            raise ValueError(f"{file} must be at most {LARGEST_FILE} bytes to be shipped, found {size}.")
 
 
 def _public(settings: dict[str, Any]) -> dict[str, Any]:
-    public = settings | {"data": settings["data"] | {"path": "DATA"}}
+    data = settings["data"]
+    public = settings | {"data": data | {key: name for key, name in DATA_NAMES.items() if data.get(key)}}
     for name in ("checkpoint", "encoder_checkpoint"):
         start = public.get(name)
         if start and not start.startswith("model_cards/") and start.count("/") != 1:
@@ -123,7 +150,7 @@ def _public(settings: dict[str, Any]) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Ship the checkpoint that the command line names."""
     parser = argparse.ArgumentParser(description="Copy an evaluated run into model_cards/.")
-    parser.add_argument("checkpoint", type=Path, help="folder of a run that training.evaluate_checkpoint scored")
+    parser.add_argument("checkpoint", type=Path, help="folder of a run that was trained and evaluated")
     try:
         print(f"shipped to {ship_checkpoint(parser.parse_args(arguments).checkpoint)}")
     except (OSError, ValueError) as error:

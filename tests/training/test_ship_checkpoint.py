@@ -1,10 +1,14 @@
+import json
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 
-from training import evaluate_checkpoint, train
-from training.ship_checkpoint import main, ship_checkpoint
+from hf_tsdyn.reconstruction_card import reconstruction_table
+from hf_tsdyn.results import EvaluationResults
+from training import evaluate_checkpoint, evaluate_reconstruction, sweep, train
+from training.ship_checkpoint import evaluation_command, main, ship_checkpoint
 
 
 @pytest.fixture
@@ -23,6 +27,62 @@ def evaluated(run_options, start_options, tmp_path):
     train.main(start_options("--checkpoint", str(tmp_path / "start"), output="tuned"))
     evaluate_checkpoint.main([str(tmp_path / "tuned")])
     return tmp_path / "tuned"
+
+
+@pytest.fixture
+def reconstruction(tmp_path):
+    """A function (options of its evaluation) that makes an evaluated reconstruction "toy" of a circle."""
+
+    def make(**evaluation):
+        angles = 0.1 * np.arange(1200)
+        np.save(tmp_path / "circle.npy", np.stack([np.cos(angles), np.sin(angles)], axis=1))
+        settings = {
+            "name": "toy",
+            "data": {"path": str(tmp_path / "circle.npy"), "test_share": 0.3},
+            "model": {"hidden_size": 3, "num_relu_units": 1, "prediction_length": 10},
+            "fit": {"num_epochs": 1, "batches_per_epoch": 2, "discard": 5},
+            "evaluation": {"discard": 20, "symbolic_steps": 1000} | evaluation,
+            "output_dir": str(tmp_path / "sweep"),
+            "jobs": 1,
+        }
+        (tmp_path / "sweep.yaml").write_text(json.dumps(settings))
+        sweep.main(["--config", str(tmp_path / "sweep.yaml")])
+        best = tmp_path / "sweep" / "only" / "best"
+        evaluate_reconstruction.main([str(best)])
+        return best
+
+    return make
+
+
+def test_a_shipped_reconstruction_is_whole_and_its_card_renders_from_it(reconstruction, root, tmp_path):
+    target = ship_checkpoint(reconstruction(), root=root)
+    assert evaluation_command(target) is evaluate_reconstruction
+    assert {file.name for file in target.iterdir()} == {
+        "README.md", "config.json", "figures", "model.safetensors", "probe.safetensors", "run_config.yaml",
+        "training_summary.json",
+    }  # fmt: skip
+    for file in (target / "README.md", target / "run_config.yaml", target / "training_summary.json"):
+        assert str(tmp_path) not in file.read_text()
+    results = EvaluationResults.read(root / "model_cards" / "results" / "toy.json")
+    assert reconstruction_table(results) in (root / "README.md").read_text()
+
+
+def test_what_may_not_be_shipped_stays_behind(reconstruction, root):
+    checkpoint = reconstruction(ship_weights=False)
+    target = ship_checkpoint(checkpoint, root=root)
+    assert not list(target.glob("*.safetensors"))
+    shown = {file.stem for file in (target / "figures").iterdir()}
+    assert shown <= {"symbols", "transitions", "history"}
+    assert "the licence of the series is not stated" in (target / "README.md").read_text()
+    (checkpoint / "figures" / "reconstruction.png").write_bytes(b"a picture of the series")
+    with pytest.raises(ValueError, match=r"must not show its series, found \['reconstruction'\]"):
+        ship_checkpoint(checkpoint, root=root)
+
+
+def test_an_alrnn_of_the_trainer_ships_as_a_forecaster(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "alrnn"}')
+    (tmp_path / "run_config.yaml").write_text("task: forecast\ntraining: {}\n")
+    assert evaluation_command(tmp_path) is evaluate_checkpoint
 
 
 def test_a_shipped_run_is_whole_and_names_no_folder_of_the_machine(evaluated, root, tmp_path):

@@ -1,0 +1,144 @@
+"""The series of a sweep: the part to train on, the smoothed part that selects, and the part that scores."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+from hf_tsdyn.data.series import SPLITS, SeriesOptions
+from hf_tsdyn.data.series_files import read_series_file
+from hf_tsdyn.data.trajectories import TrajectoryDataset, load_manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepData(SeriesOptions):
+    """One series, where it is cut, and what its models are selected and scored on.
+
+    Args:
+        path: a CSV or NPY file, or the folder of a dataset of trajectories.
+        test_path: of another series of the same system, without noise if there is one; null scores on the last
+            `test_share` of this one.
+        item: which series, where a path holds several: its number, or in a dataset of trajectories an item_id, or a
+            system, for its first row.
+        validation_smoothing: standard deviation, in steps, of the Gaussian that the validation part is smoothed with,
+            so that a noisy series does not select the models that reproduce its noise; 0 for a clean one.
+    Raises: ValueError as `SeriesOptions` does, on no validation part, two test parts, or a negative smoothing."""
+
+    path: str
+    test_path: str | None = None
+    item: int | str = 0
+    validation_share: float = 0.2
+    test_share: float = 0.0
+    validation_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.validation_share == 0:
+            raise ValueError("data.validation_share must be above 0, found 0; it selects checkpoints: give 0.2.")
+        if self.test_path is not None and self.test_share > 0:
+            raise ValueError(
+                f"a sweep must have one test series, found data.test_path={self.test_path!r} and data.test_share="
+                f"{self.test_share}; keep one of them."
+            )
+        if not 0 <= self.validation_smoothing < float("inf"):
+            raise ValueError(
+                f"data.validation_smoothing must be finite and not negative, found {self.validation_smoothing}; it is "
+                "a number of steps."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class SweepSeries:
+    """The parts of a series, (time, channels) float64 in data units, and the hashes of the files behind them."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray | None
+    fingerprint: str
+    test_fingerprint: str | None
+
+    @property
+    def num_channels(self) -> int:
+        return self.train.shape[1]
+
+
+def load_series(data: SweepData) -> SweepSeries:
+    """Read and cut the series.
+
+    Raises: FileNotFoundError; ValueError on gaps, a channel that does not vary, a part without a step, test data with
+        other channels, or an `item` that is not there.
+    """
+    values, fingerprint = _read(data, Path(data.path))
+    (_, end), validation, (test_start, _) = (data.part(split, len(values)) for split in SPLITS)
+    train = values[:end]
+    flat = np.flatnonzero(train.std(axis=0) == 0)
+    if not len(train) or flat.size:
+        raise ValueError(
+            f"the training part must vary in every channel, found {len(train)} steps, constant in channels "
+            f"{flat.tolist()}, in {data.path}; choose columns, or lower the shares."
+        )
+    if validation[0] == validation[1]:
+        raise ValueError(
+            f"the validation part must hold at least one step, found none of {len(values)} with "
+            f"data.validation_share={data.validation_share}; raise it."
+        )
+    selecting = values[slice(*validation)]
+    if data.validation_smoothing > 0:
+        selecting = gaussian_filter1d(selecting, data.validation_smoothing, axis=0, mode="nearest")
+    test, test_fingerprint = (values[test_start:], None) if data.test_share > 0 else (None, None)
+    if data.test_path is not None:
+        test, test_fingerprint = _read(data, Path(data.test_path))
+        if test.shape[1] != values.shape[1]:
+            raise ValueError(
+                f"test and training series must have the same channels, found {test.shape[1]} in {data.test_path} and "
+                f"{values.shape[1]} in {data.path}; choose columns."
+            )
+    return SweepSeries(train, selecting, test, fingerprint, test_fingerprint)
+
+
+def _read(data: SweepData, path: Path) -> tuple[np.ndarray, str]:
+    """One series (time, channels) without gaps, and its fingerprint."""
+    if not path.exists():
+        raise FileNotFoundError(
+            f"data must lie where the settings say, found nothing at {str(path)!r}; give --data.path FILE (and "
+            "--data.test_path FILE or null)."
+        )
+    values, fingerprint = _read_dataset(data, path) if path.is_dir() else _read_file(data, path)
+    values = np.array(values.T, dtype=np.float64, order="C")  # a copy: that of a file is read-only
+    gaps = np.argwhere(~np.isfinite(values))
+    if len(gaps):
+        raise ValueError(
+            f"a series must have a finite value in every channel at every step, found {len(gaps)} that are not, the "
+            f"first at step {gaps[0][0]} of channel {gaps[0][1]}, in {path}; fill gaps or choose columns."
+        )
+    return values, fingerprint
+
+
+def _read_file(data: SweepData, path: Path) -> tuple[np.ndarray, str]:
+    series = read_series_file(path, columns=data.columns, time_column=data.time_column).series
+    if data.item not in range(len(series)) or isinstance(data.item, str):
+        raise ValueError(
+            f"data.item must be the number of one of the {len(series)} series in {path}, from 0, found {data.item!r}; "
+            "correct it."
+        )
+    with path.open("rb") as content:
+        return series[data.item], hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _read_dataset(data: SweepData, path: Path) -> tuple[np.ndarray, str]:
+    if data.columns is not None or data.time_column is not None:
+        raise ValueError(
+            f"data.columns and data.time_column must be left out with a dataset of trajectories, found "
+            f"{data.columns} and {data.time_column!r} for {path}; the channels of one have no names."
+        )
+    splits = {shard["split"] for shard in load_manifest(path)["shards"] if shard["num_rows"] > 0}
+    rows = [row for split in SPLITS if split in splits for row in TrajectoryDataset(path, split)]
+    for number, row in enumerate(rows):
+        if data.item in (number, row.item_id, row.system):
+            return row.values, load_manifest(path)["fingerprint"]
+    raise ValueError(
+        f"data.item must be an item_id, a system or a number below {len(rows)} of the dataset in {path}, found "
+        f"{data.item!r}; correct it."
+    )

@@ -56,11 +56,15 @@ def reconstruction_card_facts(
 
 def _training_data(data: dict[str, Any], dataset: dict[str, Any]) -> dict[str, str]:
     validation, test = data["validation_share"], data["test_share"]
-    smoothed = f", smoothed over {data['validation_smoothing']:g} steps" if data["validation_smoothing"] else ""
+    parts = ("train", "validation")
+    smoothed = {
+        part: f", smoothed over {std:g} steps" if (std := data[f"{part}_smoothing"]) else "" for part in parts
+    }
     other = dataset["test_fingerprint"]
     return {
-        "series": f"the first {1 - validation - test:.0%} of it in time, fingerprint `{dataset['fingerprint']}`",
-        "validation": f"the {validation:.0%} after that{smoothed}: chooses epoch and seed",
+        "series": f"the first {1 - validation - test:.0%} of it in time{smoothed['train']}",
+        "validation": f"the {validation:.0%} after that{smoothed['validation']}: chooses epoch and seed",
+        "fingerprint": f"`{dataset['fingerprint']}`",
         "test": f"another series, fingerprint `{other}`" if other else f"the last {test:.0%}" if test else "none",
         "channels": ", ".join(data.get("columns") or ["all"]),
     }

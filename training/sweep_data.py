@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from hf_tsdyn.data.series import SPLITS, SeriesOptions
 from hf_tsdyn.data.series_files import read_series_file
 from hf_tsdyn.data.trajectories import TrajectoryDataset, load_manifest
+from hf_tsdyn.models.alrnn.fitting import smooth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,10 @@ class SweepData(SeriesOptions):
             `test_share` of this one.
         item: which series, where a path holds several: its number, or in a dataset of trajectories an item_id, or a
             system, for its first row.
-        validation_smoothing: standard deviation, in steps, of the Gaussian that the validation part is smoothed with,
-            so that a noisy series does not select the models that reproduce its noise; 0 for a clean one.
+        train_smoothing: standard deviation, in steps, of the Gaussian that the training part is smoothed with, to take
+            noise from a series that is sampled finely; 0 trains on it as it is.
+        validation_smoothing: the same of the validation part, so that a noisy series does not select the models that
+            reproduce its noise; 0 for a clean one.
     Raises: ValueError as `SeriesOptions` does, on no validation part, two test parts, or a negative smoothing."""
 
     path: str
@@ -31,6 +33,7 @@ class SweepData(SeriesOptions):
     item: int | str = 0
     validation_share: float = 0.2
     test_share: float = 0.0
+    train_smoothing: float = 0.0
     validation_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
@@ -42,11 +45,11 @@ class SweepData(SeriesOptions):
                 f"a sweep must have one test series, found data.test_path={self.test_path!r} and data.test_share="
                 f"{self.test_share}; keep one of them."
             )
-        if not 0 <= self.validation_smoothing < float("inf"):
-            raise ValueError(
-                f"data.validation_smoothing must be finite and not negative, found {self.validation_smoothing}; it is "
-                "a number of steps."
-            )
+        for name in ("train_smoothing", "validation_smoothing"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(
+                    f"data.{name} must be finite and not negative, found {getattr(self, name)}; it counts steps."
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +87,8 @@ def load_series(data: SweepData) -> SweepSeries:
             f"the validation part must hold at least one step, found none of {len(values)} with "
             f"data.validation_share={data.validation_share}; raise it."
         )
-    selecting = values[slice(*validation)]
-    if data.validation_smoothing > 0:
-        selecting = gaussian_filter1d(selecting, data.validation_smoothing, axis=0, mode="nearest")
+    train = smooth(train, data.train_smoothing)
+    selecting = smooth(values[slice(*validation)], data.validation_smoothing)
     test, test_fingerprint = (values[test_start:], None) if data.test_share > 0 else (None, None)
     if data.test_path is not None:
         test, test_fingerprint = _read(data, Path(data.test_path))

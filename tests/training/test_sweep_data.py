@@ -36,6 +36,13 @@ def test_the_validation_part_alone_is_smoothed(noise):
     np.testing.assert_allclose(series.validation[10], weights @ values[70:90] / weights.sum(), rtol=1e-12)
 
 
+def test_the_training_part_can_be_smoothed_too(noise):
+    path, values = noise
+    series = load_series(SweepData(path=path, train_smoothing=2.0, validation_share=0.3))
+    assert series.train[20:50].std() == pytest.approx((2 * 2 * np.pi**0.5) ** -0.5, rel=0.25)
+    np.testing.assert_array_equal(series.validation, values[70:])
+
+
 def test_another_file_can_be_the_test_series(noise, tmp_path):
     path, _ = noise
     np.save(tmp_path / "clean.npy", np.ones((7, 3)))

@@ -39,7 +39,10 @@ class Ensemble:
         self.options, self.seeds = options, list(seeds)
         loc, scale = train.mean(axis=0), train.std(axis=0)
         self.config = ALRNNConfig(**own_fields(config) | {"channel_loc": loc.tolist(), "channel_scale": scale.tolist()})
-        self.train = torch.from_numpy(((train - loc) / scale).astype(np.float32))
+        scaled = torch.from_numpy(((train - loc) / scale).astype(np.float32))
+        window = config.context_length + config.prediction_length
+        # Overlapping rows of one series, each a window with its channels side by side.
+        self.windows = scaled.flatten().unfold(0, window * scaled.shape[1], scaled.shape[1])
         self.validation = (validation - loc) / scale
         drawn = [draw_parameters(config, _generator(seed, 0)) for seed in self.seeds]
         self.parameters = Parameters(
@@ -69,14 +72,12 @@ class Ensemble:
 
     def _draw_starts(self, generators: list[torch.Generator]) -> Tensor:
         """(models, batches, batch size)"""
-        last = len(self.train) - self.config.context_length - self.config.prediction_length
         size = (self.options.batches_per_epoch, self.options.batch_size)
-        return torch.stack([torch.randint(last + 1, size, generator=generator) for generator in generators])
+        return torch.stack([torch.randint(len(self.windows), size, generator=generator) for generator in generators])
 
     def _step(self, starts: Tensor, generators: list[torch.Generator]) -> None:
         config = self.config
-        steps = torch.arange(config.context_length + config.prediction_length)
-        windows = self.train[starts[..., None] + steps]
+        windows = self.windows.index_select(0, starts.flatten()).view(*starts.shape, -1, config.num_channels)
         if config.noise_std > 0:
             noise = torch.empty_like(windows)
             for each, generator in zip(noise, generators, strict=True):

@@ -149,7 +149,7 @@ def fit_ensemble(
 def smooth(values: ArrayLike, std: float) -> np.ndarray:
     """Return a series (time, channels) smoothed along time by a Gaussian of `std` steps; 0 leaves it as it is."""
     series = np.asarray(values, dtype=np.float64)
-    return gaussian_filter1d(series, std, axis=0) if std > 0 else series
+    return gaussian_filter1d(series, std, axis=0, mode="nearest") if std > 0 else series
 
 
 def _check_series(values: ArrayLike, name: str, config: ALRNNConfig) -> np.ndarray:

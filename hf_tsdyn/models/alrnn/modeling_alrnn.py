@@ -175,7 +175,10 @@ class ALRNNForPrediction(ForecastMixin, ALRNNPreTrainedModel):
 
         Raises: ValueError if there are more or fewer, or a scale is not above 0.
         """
-        self.config.channel_loc, self.config.channel_scale = [float(each) for each in loc], [float(each) for each in scale]
+        self.config.channel_loc, self.config.channel_scale = (
+            [float(each) for each in loc],
+            [float(each) for each in scale],
+        )
         self.config.validate_architecture()
 
     @can_return_tuple

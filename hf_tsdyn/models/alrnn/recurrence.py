@@ -6,7 +6,7 @@ With state z, forcing x and weight w, step t is
     z'   = A y + W phi(y) + h                phi: the last P units rectified
 
 (Brenner et al., NeurIPS 2024, arXiv:2410.14240). Shapes: models E, series B, steps T, units M, observed units N.
-The kernels are custom operators of torch: gradients that nobody asks for stay unmade, and torch.compile takes them whole.
+The kernels are custom operators of torch: gradients that nobody asks for stay unmade, and torch.compile takes them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ Backend = Literal["loop", "cpu", "triton"]
 
 LANES, ROWS = 16, 4
 """Kernels store states as (models, steps, units, series), the last two padded to multiples of `ROWS` and `LANES`."""
-LARGEST_TRITON_SIZE = 128
-"""Units of the largest matrix that the Triton kernels hold on the chip."""
 
 
 class ForcedRun(NamedTuple):
@@ -177,30 +175,35 @@ def _choose(backend: Backend | None, *tensors: Tensor) -> Backend:
     if backend is not None and backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {', '.join(get_args(Backend))} or None, found {backend!r}.")
     A = tensors[0]
-    plain = all(type(x) in (Tensor, torch.nn.Parameter) for x in tensors) and not _is_transformed(tensors)
+    is_plain = all(type(x) in (Tensor, torch.nn.Parameter) for x in tensors) and not _is_transformed(tensors)
+    takes_cpu = is_plain and A.device.type == "cpu" and A.dtype in (torch.float32, torch.float64)
+    takes_triton = is_plain and A.dtype == torch.float32 and A.shape[1] <= _largest_triton_size(A.device)
     if backend is None:
-        if plain and A.device.type == "cpu" and A.dtype in (torch.float32, torch.float64):
+        if takes_cpu:
             return "cpu"
-        fits = A.dtype == torch.float32 and A.shape[1] <= LARGEST_TRITON_SIZE
-        return "triton" if plain and A.device.type == "cuda" and fits and find_spec("triton") else "loop"
-    if backend == "cpu" and (A.device.type != "cpu" or A.dtype not in (torch.float32, torch.float64) or not plain):
+        return "triton" if takes_triton and A.device.type == "cuda" and find_spec("triton") else "loop"
+    if (backend == "cpu" and not takes_cpu) or (backend == "triton" and not (takes_triton and find_spec("triton"))):
         raise ValueError(
-            f"backend 'cpu' takes plain float32 or float64 tensors on the CPU, found {A.dtype} on {A.device}; "
-            "leave backend at None."
-        )
-    if backend == "triton" and (A.dtype != torch.float32 or A.shape[1] > LARGEST_TRITON_SIZE or not plain):
-        raise ValueError(
-            f"backend 'triton' takes plain float32 tensors of at most {LARGEST_TRITON_SIZE} units, found {A.dtype} and "
-            f"{A.shape[1]} units; leave backend at None."
+            "backend 'cpu' takes plain float32 or float64 tensors on the CPU, 'triton', where it is installed, plain "
+            f"float32 tensors of at most {_largest_triton_size(A.device)} units, found backend={backend!r}, {A.dtype}, "
+            f"{A.device}, {A.shape[1]} units; leave backend at None."
         )
     return backend
+
+
+def _largest_triton_size(device: torch.device) -> int:
+    """Return how many units the matrix may have that a Triton program holds in the memory of one multiprocessor."""
+    if device.type != "cuda":
+        return 128
+    return 128 if torch.cuda.get_device_properties(device).shared_memory_per_block_optin > 2**17 else 64
 
 
 def _is_transformed(tensors: tuple[Tensor, ...]) -> bool:
     """Return whether torch.func is at work, whose transforms do not see into kernels."""
     if torch.compiler.is_compiling():
         return False
-    return any(torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in tensors)
+    is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
+    return any(is_wrapped(tensor) for tensor in tensors)
 
 
 def states_shape(initial: Tensor, num_steps: int) -> tuple[int, int, int, int]:
@@ -249,9 +252,9 @@ def _forced_run_backward(
     num_relu_units: int,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return tuple(_kernels(backend).backward(
+    return _kernels(backend).backward(
         A, W, initial, forcing, weight, num_relu_units, states, grad_observed, grad_states
-    ))
+    )
 
 
 @_forced_run_backward.register_fake

@@ -1,21 +1,26 @@
-"""A numba type of `LANES` numbers in the processor's vector registers, and the two small products of the AL-RNN kernels.
+"""Vectors of `LANES` numbers in compiled code.
 
 numba's own loops over lanes keep every intermediate number in memory; here a value of type `Vector` is one of LLVM's
-vectors. numba's disk cache does not watch this file: after a change, touch the file of the kernels that use it.
+vectors, and memory is a `place`, a pointer to numbers. Every operation below works inside compiled functions alone.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-LANES = 16
-ROWS = 4
-"""Tiles of a product have a multiple of so many rows."""
-_REGISTER_BITS = 512 if binding.get_host_cpu_features().get("avx512f", False) else 256
-_INDEX, _SMALL = ir.IntType(64), ir.IntType(32)
+from hf_tsdyn.models.alrnn.recurrence import LANES
+
+INDEX, SMALL = ir.IntType(64), ir.IntType(32)
+_IS_X86 = binding.get_process_triple().startswith(("x86_64", "i686"))
+_FLUSH = 0x8040
+"""Bits of the control register of x86: subnormal results become 0, subnormal operands count as 0."""
 
 
 class Vector(types.Type):
@@ -29,323 +34,246 @@ class Vector(types.Type):
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager, kind) -> None:
-        super().__init__(manager, kind, _vector(kind.dtype))
+        number = ir.FloatType() if kind.dtype.bitwidth == 32 else ir.DoubleType()
+        super().__init__(manager, kind, ir.VectorType(number, LANES))
 
 
-def _vector(dtype: types.Float) -> ir.VectorType:
-    return ir.VectorType(ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType(), LANES)
+def operation(result: Callable[..., types.Type]) -> Callable[[Callable], Any]:
+    """Make `build(builder, *values)`, which adds LLVM's instructions to a builder, callable from compiled functions.
+
+    Args:
+        result: type of what it returns, from the types of the values.
+    """
+
+    def decorate(build: Callable) -> Any:
+        @wraps(build)
+        def typed(typing, *kinds):
+            def generate(context, builder, signature, arguments):
+                value = build(builder, *arguments)
+                return context.get_dummy_value() if value is None else value
+
+            return result(*kinds)(*kinds), generate
+
+        return intrinsic(typed)
+
+    return decorate
 
 
-def largest_tile(bits: int) -> int:
-    """Return how many rows of numbers of `bits` bits the registers hold beside the operands of a product."""
-    return 24 * 32 // bits if _REGISTER_BITS == 512 else ROWS
+def _first(kind: types.Type, *_: types.Type) -> types.Type:
+    return kind
 
 
-def _spread(builder, number):
+def _number(kind: Vector | types.CPointer, *_: types.Type) -> types.Type:
+    return kind.dtype
+
+
+def _vector(place: types.CPointer, *_: types.Type) -> types.Type:
+    return Vector(place.dtype)
+
+
+def nothing(*_: types.Type) -> types.Type:
+    """Return the result type of an operation that returns nothing."""
+    return types.void
+
+
+def _indices(lanes) -> ir.Constant:
+    lanes = list(lanes)
+    return ir.VectorType(SMALL, len(lanes))(lanes)
+
+
+def _neighbours(builder, place, at):
+    """Return the address of `LANES` neighbours and the alignment of one."""
+    number = place.type.pointee
+    address = builder.bitcast(builder.gep(place, [at]), ir.VectorType(number, LANES).as_pointer())
+    return address, 4 if isinstance(number, ir.FloatType) else 8
+
+
+def build_load(builder, place, at):
+    """Build a read of `LANES` neighbours."""
+    address, align = _neighbours(builder, place, at)
+    return builder.load(address, align=align)
+
+
+def build_store(builder, place, at, vector) -> None:
+    """Build a write of `LANES` neighbours."""
+    address, align = _neighbours(builder, place, at)
+    builder.store(vector, address, align=align)
+
+
+def build_spread(builder, number):
     """Build a vector with one number in every lane."""
-    nothing = ir.VectorType(number.type, LANES)(ir.Undefined)
-    first = builder.insert_element(nothing, number, _SMALL(0))
-    return builder.shuffle_vector(first, nothing, ir.VectorType(_SMALL, LANES)([0] * LANES))
+    none = ir.VectorType(number.type, LANES)(ir.Undefined)
+    return builder.shuffle_vector(builder.insert_element(none, number, SMALL(0)), none, _indices([0] * LANES))
 
 
-def _multiply_add(builder, a, b, c):
+def build_multiply_add(builder, a, b, c):
     """Build a b + c, in one rounding where the processor can."""
     return builder.fadd(builder.fmul(a, b, flags=("contract",)), c, flags=("contract",))
 
 
-def _above_zero(builder, vector):
-    """Build the rectified vector; NaN stays."""
+def build_above_zero(builder, vector):
+    """Build the lanes that are not below 0, NaN among them, with 0 for the others."""
     zero = vector.type(None)
     return builder.select(builder.fcmp_ordered("<", vector, zero), zero, vector)
 
 
-@intrinsic
-def pointer(typing, address, example):
-    """The address as that of numbers of the example's type."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(example)(address, example), generate
+load = operation(_vector)(build_load)
+store = operation(nothing)(build_store)
+spread = operation(Vector)(build_spread)
+multiply_add = operation(_first)(build_multiply_add)
+above_zero = operation(_first)(build_above_zero)
 
 
-@intrinsic
-def shift(typing, place, count):
-    """The place so many numbers further on."""
-    return place(place, types.int64), lambda context, builder, signature, arguments: builder.gep(arguments[0], [arguments[1]])
+@operation(lambda address, example: types.CPointer(example))
+def pointer(builder, address, example):
+    """Return the place of numbers of the example's type at an address."""
+    return builder.inttoptr(address, example.type.as_pointer())
 
 
-@intrinsic
-def read(typing, place, at):
-    """One number."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.load(builder.gep(arguments[0], [arguments[1]]))
-
-    return place.dtype(place, types.int64), generate
+@operation(_first)
+def shift(builder, place, count):
+    """Return the place so many numbers further on."""
+    return builder.gep(place, [count])
 
 
-@intrinsic
-def write(typing, place, at, number):
+@operation(_number)
+def read(builder, place, at):
+    """Return one number."""
+    return builder.load(builder.gep(place, [at]))
+
+
+@operation(nothing)
+def write(builder, place, at, number):
     """Write one number."""
-
-    def generate(context, builder, signature, arguments):
-        builder.store(arguments[2], builder.gep(arguments[0], [arguments[1]]))
-        return context.get_dummy_value()
-
-    return types.void(place, types.int64, place.dtype), generate
+    builder.store(number, builder.gep(place, [at]))
 
 
-def _load(builder, place, at):
-    """Build the vector of `LANES` neighbours."""
-    number = place.type.pointee
-    address = builder.bitcast(builder.gep(place, [at]), ir.VectorType(number, LANES).as_pointer())
-    return builder.load(address, align=4 if isinstance(number, ir.FloatType) else 8)
-
-
-def _store(builder, place, at, vector) -> None:
-    number = place.type.pointee
-    address = builder.bitcast(builder.gep(place, [at]), vector.type.as_pointer())
-    builder.store(vector, address, align=4 if isinstance(number, ir.FloatType) else 8)
-
-
-@intrinsic
-def load(typing, place, at):
-    """`LANES` neighbours."""
-    signature = Vector(place.dtype)(place, types.int64)
-    return signature, lambda context, builder, signature, arguments: _load(builder, *arguments)
-
-
-@intrinsic
-def store(typing, place, at, vector):
-    """Write `LANES` neighbours."""
-
-    def generate(context, builder, signature, arguments):
-        _store(builder, *arguments)
-        return context.get_dummy_value()
-
-    return types.void(place, types.int64, vector), generate
-
-
-@intrinsic
-def clear(typing, place, at):
+@operation(nothing)
+def clear(builder, place, at):
     """Write `LANES` zeros."""
-
-    def generate(context, builder, signature, arguments):
-        _store(builder, *arguments, ir.VectorType(arguments[0].type.pointee, LANES)(None))
-        return context.get_dummy_value()
-
-    return types.void(place, types.int64), generate
+    build_store(builder, place, at, ir.VectorType(place.type.pointee, LANES)(None))
 
 
 def _clamped(builder, lane: int, at, stride, last):
-    lane = builder.select(builder.icmp_signed("<", _INDEX(lane), last), _INDEX(lane), last)
+    lane = builder.select(builder.icmp_signed("<", INDEX(lane), last), INDEX(lane), last)
     return builder.add(at, builder.mul(lane, stride))
 
 
-@intrinsic
-def gather(typing, place, at, stride, last):
-    """Numbers `stride` apart; lanes past `last` repeat that one."""
-
-    def generate(context, builder, signature, arguments):
-        place, at, stride, last = arguments
-        vector = ir.VectorType(place.type.pointee, LANES)(ir.Undefined)
-        for lane in range(LANES):
-            number = builder.load(builder.gep(place, [_clamped(builder, lane, at, stride, last)]))
-            vector = builder.insert_element(vector, number, _SMALL(lane))
-        return vector
-
-    return Vector(place.dtype)(place, types.int64, types.int64, types.int64), generate
+@operation(_vector)
+def gather(builder, place, at, stride, last):
+    """Return numbers `stride` apart; lanes past `last` repeat that one."""
+    vector = ir.VectorType(place.type.pointee, LANES)(ir.Undefined)
+    for lane in range(LANES):
+        number = builder.load(builder.gep(place, [_clamped(builder, lane, at, stride, last)]))
+        vector = builder.insert_element(vector, number, SMALL(lane))
+    return vector
 
 
-@intrinsic
-def scatter(typing, source, source_at, place, at, stride, last):
+@operation(nothing)
+def scatter(builder, source, source_at, place, at, stride, last):
     """Write the lanes at `source_at`, up to `last`, so many numbers apart."""
-
-    def generate(context, builder, signature, arguments):
-        source, source_at, place, at, stride, last = arguments
-        for lane in reversed(range(LANES)):  # those past `last` are written over
-            number = builder.load(builder.gep(source, [builder.add(source_at, _INDEX(lane))]))
-            builder.store(number, builder.gep(place, [_clamped(builder, lane, at, stride, last)]))
-        return context.get_dummy_value()
-
-    whole = types.int64
-    return types.void(source, whole, place, whole, whole, whole), generate
+    for lane in reversed(range(LANES)):  # those past `last` are written over
+        number = builder.load(builder.gep(source, [builder.add(source_at, INDEX(lane))]))
+        builder.store(number, builder.gep(place, [_clamped(builder, lane, at, stride, last)]))
 
 
-def _transposed(builder, vectors: list) -> list:
-    """Build the transpose of `LANES` vectors by swapping blocks of half the size in each round."""
-    nothing, width = vectors[0].type(ir.Undefined), LANES // 2
-    while width:
-        lanes = range(LANES)
-        upper = ir.VectorType(_SMALL, LANES)([lane if not lane & width else LANES + lane - width for lane in lanes])
-        lower = ir.VectorType(_SMALL, LANES)([lane + width if not lane & width else LANES + lane for lane in lanes])
-        following = [nothing] * LANES
-        for row in range(LANES):
-            if not row & width:
-                pair = vectors[row], vectors[row + width]
-                following[row] = builder.shuffle_vector(*pair, upper)
-                following[row + width] = builder.shuffle_vector(*pair, lower)
-        vectors, width = following, width // 2
-    return vectors
+@operation(nothing)
+def transpose(builder, source, source_stride, source_last, place, stride, last):
+    """Write the transpose of `LANES` rows of `LANES` numbers.
+
+    Rows of the source past `source_last` repeat that one; rows past `last` are not written.
+    """
+    zero = INDEX(0)
+    rows = [
+        build_load(builder, source, _clamped(builder, row, zero, source_stride, source_last)) for row in range(LANES)
+    ]
+    width = LANES // 2
+    while width:  # swap blocks off the diagonal, each round in blocks of half the size
+        for row in (row for row in range(LANES) if not row & width):
+            pair = rows[row], rows[row + width]
+            upper = (lane if not lane & width else LANES + lane - width for lane in range(LANES))
+            lower = (lane + width if not lane & width else LANES + lane for lane in range(LANES))
+            rows[row] = builder.shuffle_vector(*pair, _indices(upper))
+            rows[row + width] = builder.shuffle_vector(*pair, _indices(lower))
+        width //= 2
+    for row in reversed(range(LANES)):  # those past `last` are written over
+        build_store(builder, place, _clamped(builder, row, zero, stride, last), rows[row])
 
 
-@intrinsic
-def transpose(typing, source, source_at, source_stride, source_last, place, at, stride, last):
-    """Write the transpose of `LANES` rows of `LANES` numbers; rows past `source_last` repeat it, past `last` are left."""
-
-    def generate(context, builder, signature, arguments):
-        source, source_at, source_stride, source_last, place, at, stride, last = arguments
-        places = [_clamped(builder, lane, source_at, source_stride, source_last) for lane in range(LANES)]
-        vectors = _transposed(builder, [_load(builder, source, place) for place in places])
-        for lane in reversed(range(LANES)):  # those past `last` are written over
-            _store(builder, place, _clamped(builder, lane, at, stride, last), vectors[lane])
-        return context.get_dummy_value()
-
-    whole = types.int64
-    return types.void(source, whole, whole, whole, place, whole, whole, whole), generate
+@operation(_first)
+def add(builder, a, b):
+    """Return a + b."""
+    return builder.fadd(a, b)
 
 
-_IS_X86 = binding.get_process_triple().startswith(("x86_64", "i686"))
-_FLUSH = 0x8040
-"""Bits of the control register of x86: subnormal results become 0, subnormal operands count as 0."""
+@operation(_first)
+def below_zero(builder, vector):
+    """Return the lanes that are not above 0, with 0 for the others."""
+    zero = vector.type(None)
+    return builder.select(builder.fcmp_ordered(">", vector, zero), zero, vector)
+
+
+@operation(_first)
+def where_positive(builder, condition, a, b):
+    """Return `a` in lanes where the condition is above 0, `b` elsewhere."""
+    return builder.select(builder.fcmp_ordered(">", condition, condition.type(None)), a, b)
+
+
+@operation(_first)
+def pull(builder, vector, towards, share):
+    """Return vector + share (towards - vector); a lane whose share is 0 takes no notice of `towards`."""
+    pulled = build_multiply_add(builder, share, builder.fsub(towards, vector), vector)
+    return builder.select(builder.fcmp_unordered("!=", share, share.type(None)), pulled, vector)
+
+
+@operation(_first)
+def release(builder, vector, share):
+    """Return (1 - share) vector."""
+    return builder.fsub(vector, builder.fmul(share, vector, flags=("contract",)), flags=("contract",))
+
+
+@operation(_first)
+def where_real(builder, vector, last):
+    """Return lanes up to `last`, with 0 for those past it."""
+    lanes = ir.VectorType(INDEX, LANES)(list(range(LANES)))
+    return builder.select(builder.icmp_signed("<=", lanes, build_spread(builder, last)), vector, vector.type(None))
+
+
+@operation(_number)
+def total(builder, vector):
+    """Return the sum over lanes, by halves."""
+    width = LANES
+    while width > 1:
+        width //= 2
+        none = vector.type(ir.Undefined)
+        halves = (builder.shuffle_vector(vector, none, _indices(range(n, n + width))) for n in (0, width))
+        vector = builder.fadd(*halves)
+    return builder.extract_element(vector, SMALL(0))
 
 
 def _control(builder, name: str, slot) -> None:
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(ir.VoidType(), [ir.PointerType()]), f"llvm.x86.sse.{name}"
-    )
-    builder.call(function, [slot])
+    kind = ir.FunctionType(ir.VoidType(), [ir.PointerType()])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}"), [slot])
 
 
-@intrinsic
-def flush_subnormals(typing):
+@operation(lambda: types.int32)
+def flush_subnormals(builder):
     """Let numbers below the smallest normal one count as 0 from here on, and return what `restore` needs.
 
     x86 takes a hundred times as long for them, and gradients through a unit at rest decay into them.
     """
-
-    def generate(context, builder, signature, arguments):
-        slot = cgutils.alloca_once_value(builder, _SMALL(0))
-        if _IS_X86:
-            _control(builder, "stmxcsr", slot)
-            before = builder.load(slot)
-            builder.store(builder.or_(before, _SMALL(_FLUSH)), slot)
-            _control(builder, "ldmxcsr", slot)
-            builder.store(before, slot)
-        return builder.load(slot)
-
-    return types.int32(), generate
+    slot = cgutils.alloca_once_value(builder, SMALL(0))
+    if _IS_X86:
+        _control(builder, "stmxcsr", slot)
+        before = builder.load(slot)
+        builder.store(builder.or_(before, SMALL(_FLUSH)), slot)
+        _control(builder, "ldmxcsr", slot)
+        builder.store(before, slot)
+    return builder.load(slot)
 
 
-@intrinsic
-def restore(typing, control):
+@operation(nothing)
+def restore(builder, control):
     """Undo `flush_subnormals`."""
-
-    def generate(context, builder, signature, arguments):
-        if _IS_X86:
-            _control(builder, "ldmxcsr", cgutils.alloca_once_value(builder, arguments[0]))
-        return context.get_dummy_value()
-
-    return types.void(types.int32), generate
-
-
-@intrinsic
-def spread(typing, number):
-    """One number in every lane."""
-    return Vector(number)(number), lambda context, builder, signature, arguments: _spread(builder, *arguments)
-
-
-@intrinsic
-def multiply_add(typing, a, b, c):
-    """a b + c"""
-    return a(a, b, c), lambda context, builder, signature, arguments: _multiply_add(builder, *arguments)
-
-
-@intrinsic
-def add(typing, a, b):
-    """a + b"""
-    return a(a, b), lambda context, builder, signature, arguments: builder.fadd(*arguments)
-
-
-@intrinsic
-def above_zero(typing, vector):
-    """Each lane if it is not below 0, else 0."""
-    return vector(vector), lambda context, builder, signature, arguments: _above_zero(builder, *arguments)
-
-
-@intrinsic
-def below_zero(typing, vector):
-    """Each lane if it is not above 0, else 0."""
-
-    def generate(context, builder, signature, arguments):
-        (vector,) = arguments
-        zero = vector.type(None)
-        return builder.select(builder.fcmp_ordered(">", vector, zero), zero, vector)
-
-    return vector(vector), generate
-
-
-@intrinsic
-def where_positive(typing, condition, a, b):
-    """`a` in lanes where the condition is above 0, `b` elsewhere."""
-
-    def generate(context, builder, signature, arguments):
-        condition, a, b = arguments
-        return builder.select(builder.fcmp_ordered(">", condition, condition.type(None)), a, b)
-
-    return a(condition, a, b), generate
-
-
-@intrinsic
-def pull(typing, vector, towards, share):
-    """vector + share (towards - vector); lanes whose share is 0 take no notice of `towards`."""
-
-    def generate(context, builder, signature, arguments):
-        vector, towards, share = arguments
-        pulled = _multiply_add(builder, share, builder.fsub(towards, vector), vector)
-        return builder.select(builder.fcmp_unordered("!=", share, share.type(None)), pulled, vector)
-
-    return vector(vector, towards, share), generate
-
-
-@intrinsic
-def release(typing, vector, share):
-    """(1 - share) vector"""
-
-    def generate(context, builder, signature, arguments):
-        vector, share = arguments
-        return builder.fsub(vector, builder.fmul(share, vector, flags=("contract",)), flags=("contract",))
-
-    return vector(vector, share), generate
-
-
-@intrinsic
-def where_real(typing, vector, last):
-    """Lanes up to `last`, 0 in those past it."""
-
-    def generate(context, builder, signature, arguments):
-        vector, last = arguments
-        lanes = ir.VectorType(_INDEX, LANES)(list(range(LANES)))
-        return builder.select(builder.icmp_signed("<=", lanes, _spread(builder, last)), vector, vector.type(None))
-
-    return vector(vector, types.int64), generate
-
-
-@intrinsic
-def total(typing, vector):
-    """The sum over lanes, by halves."""
-
-    def generate(context, builder, signature, arguments):
-        (vector,) = arguments
-        width = LANES
-        while width > 1:
-            width //= 2
-            first, second = (ir.VectorType(_SMALL, width)(list(range(n, n + width))) for n in (0, width))
-            nothing = vector.type(ir.Undefined)
-            vector = builder.fadd(
-                builder.shuffle_vector(vector, nothing, first), builder.shuffle_vector(vector, nothing, second)
-            )
-        return builder.extract_element(vector, _SMALL(0))
-
-    return vector.dtype(vector), generate
+    if _IS_X86:
+        _control(builder, "ldmxcsr", cgutils.alloca_once_value(builder, control))

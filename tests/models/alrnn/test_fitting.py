@@ -77,6 +77,7 @@ def test_a_step_of_an_ensemble_has_the_gradients_of_its_models():
         for kept, value in zip(ensemble.best, before, strict=True):
             kept[member] = value[member]
         model = ensemble.best_model(member)
+        assert model is not None
         windows = torch.stack([torch.from_numpy(values[start : start + 13]).float() for start in starts[member]])
         model(windows[:, :1], future_values=windows[:, 1:]).loss.backward()
         for name, value in ensemble.parameters._asdict().items():

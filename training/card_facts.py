@@ -107,8 +107,9 @@ def _augmentations(settings: dict[str, Any]) -> str:
 
 def _loss(run: dict[str, Any], config: Any) -> str:
     if config.model_type == "alrnn":
-        forced = f"forced at every {config.forcing_interval}th step"
-        return f"mean squared error one step ahead, {forced}, in the series' scale"
+        penalty = f", penalty {config.regularization_weight:g}" if config.regularization_weight else ""
+        forced = f"forced every {config.forcing_interval} steps"
+        return f"mean squared error one step ahead, {forced}, in the series' scale{penalty}"
     name = config.loss
     if run.get("task") != "masked_modeling":
         distribution = getattr(config, "distribution", "point")

@@ -57,7 +57,7 @@ def test_it_learns_a_series_and_is_scored(options, tmp_path):
     assert {row.baseline for row in better if row.median < 0} >= {"persistence", "mean"}
     card = (tmp_path / "run" / "README.md").read_text()
     assert "| channels | 2 |" in card
-    assert "forced at every 16th step" in card
+    assert "forced every 16 steps" in card
 
 
 def test_the_card_s_example_runs(options, tmp_path, capsys):

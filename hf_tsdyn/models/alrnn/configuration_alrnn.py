@@ -83,11 +83,13 @@ class ALRNNConfig(PreTrainedConfig):
         for name in ("noise_std", "regularization_weight", "init_std"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and not negative, found {getattr(self, name)}; change it.")
-        self._validate_scaler()
+        if not math.isfinite(self.regularization_threshold):
+            raise ValueError(f"regularization_threshold must be finite, found {self.regularization_threshold}.")
+        self.check_scaler(self.channel_loc, self.channel_scale)
 
-    def _validate_scaler(self) -> None:
-        for name, smallest in (("channel_loc", -math.inf), ("channel_scale", 0.0)):
-            values = getattr(self, name)
+    def check_scaler(self, channel_loc: list[float] | None, channel_scale: list[float] | None) -> None:
+        """Raise ValueError unless both hold a finite number a channel, the scales above 0; None passes."""
+        for name, values, smallest in (("channel_loc", channel_loc, -math.inf), ("channel_scale", channel_scale, 0.0)):
             if values is None:
                 continue
             if len(values) != self.num_channels or not all(smallest < value < math.inf for value in values):

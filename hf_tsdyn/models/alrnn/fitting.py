@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter1d
 
@@ -31,6 +31,10 @@ class FitStatus(Enum):
     COMPLETED = "trained to the last epoch"
     EXPLODED = (
         "the loss left the range of numbers: lower learning_rate or forcing_interval, or raise regularization_weight"
+    )
+    DIVERGED = (
+        "every free run left the range of numbers: train longer, raise forcing_interval or regularization_weight, or "
+        "take more units"
     )
 
 
@@ -63,10 +67,15 @@ class FitOptions:
         for name in ("num_epochs", "batches_per_epoch", "batch_size", "evaluation_interval"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}; raise it.")
-        if not 0 < self.final_learning_rate <= self.learning_rate:
+        if not 0 < self.final_learning_rate <= self.learning_rate < float("inf"):
             raise ValueError(
-                "final_learning_rate must be above 0 and at most learning_rate, found "
+                "final_learning_rate must be above 0 and at most learning_rate, which must be finite, found "
                 f"{self.final_learning_rate} and {self.learning_rate}; change them."
+            )
+        if self.discard < 0 or (self.free_run_length is not None and self.free_run_length < 2):
+            raise ValueError(
+                f"discard must be at least 0 and free_run_length at least 2, found {self.discard} and "
+                f"{self.free_run_length}; raise them."
             )
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay must lie in [0, 1), found {self.average_decay}; 0 averages nothing.")
@@ -113,9 +122,11 @@ def fit_ensemble(
             a later part of the series, smoothed if that is noisy.
         state_file: where the state is kept at every evaluation, and taken up again if it is there.
         progress: called with the number of epochs done since its last call.
-    Raises: ValueError on NaN, other channels than the configuration's, a series shorter than a window, or a state file
-        of another fit.
+    Raises: ValueError on NaN, other channels than the configuration's, a series shorter than a window, no seeds, or a
+        state file that is damaged or of another fit.
     """
+    if not len(seeds) or min(seeds) < 0:
+        raise ValueError(f"seeds must hold at least one number, none below 0, found {list(seeds)}; give range(4).")
     train, validation = (
         _check_series(values, name, config)
         for values, name in ((train_values, "train_values"), (validation_values, "validation_values"))
@@ -127,6 +138,8 @@ def fit_ensemble(
             f"validation series more than {config.warmup_length}, found {len(train)} and {len(validation)}; shorten "
             "prediction_length, or give longer series."
         )
+    if state_file is not None:
+        state_file.parent.mkdir(parents=True, exist_ok=True)
     ensemble = Ensemble(config, options, train, validation, seeds)
     identity = _identity(config, options, train, validation, seeds)
     spent = 0.0
@@ -147,7 +160,12 @@ def fit_ensemble(
 
 
 def smooth(values: ArrayLike, std: float) -> np.ndarray:
-    """Return a series (time, channels) smoothed along time by a Gaussian of `std` steps; 0 leaves it as it is."""
+    """Return a series (time, channels) smoothed along time by a Gaussian of `std` steps; 0 leaves it as it is.
+
+    Raises: ValueError if `std` is negative or not finite.
+    """
+    if not 0 <= std < float("inf"):
+        raise ValueError(f"std must be finite and not negative, found {std}; it counts steps.")
     series = np.asarray(values, dtype=np.float64)
     return gaussian_filter1d(series, std, axis=0, mode="nearest") if std > 0 else series
 
@@ -174,19 +192,23 @@ def _check_series(values: ArrayLike, name: str, config: ALRNNConfig) -> np.ndarr
 @contextmanager
 def _denormals_flushed() -> Iterator[None]:
     """Gradients that fade over a window end as numbers too small for a processor to be fast with."""
+    smallest = torch.finfo(torch.float32).tiny
+    flushed_before = bool(torch.tensor([smallest]) / 2 == 0)
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
+        torch.set_flush_denormal(flushed_before)
 
 
 def _result(ensemble: Ensemble, member: int, cpu_seconds: float) -> FitResult:
     model, history = ensemble.best_model(member), ensemble.history[member]
-    finite = model is not None and all(np.isfinite(row["loss"]) for row in history)
+    status = FitStatus.COMPLETED if model is not None else FitStatus.DIVERGED
+    if not all(np.isfinite(row["loss"]) for row in history):
+        status = FitStatus.EXPLODED
     return FitResult(
         seed=ensemble.seeds[member],
-        status=FitStatus.COMPLETED if finite else FitStatus.EXPLODED,
+        status=status,
         model=model,
         best_epoch=int(ensemble.best_epoch[member]),
         best_divergence=float(ensemble.best_divergence[member]),
@@ -213,8 +235,12 @@ def _save(ensemble: Ensemble, file: Path, identity: str, cpu_seconds: float) -> 
 
 
 def _load(ensemble: Ensemble, file: Path, identity: str) -> float:
-    with safe_open(file, framework="pt") as state:
-        metadata = state.metadata()
+    try:
+        opened = safe_open(file, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"state_file must be what a fit wrote, found {file} damaged ({error}); delete it.") from error
+    with opened as state:
+        metadata = state.metadata() or {}
         if metadata.get("identity") != identity:
             raise ValueError(
                 f"state_file must be of this same fit, found one of other settings, seeds or series in {file}; delete "
@@ -241,12 +267,19 @@ def fit_alrnn(
         past_values: (time, channels), evenly sampled, data units.
         validation_share: the last part of the series, which chooses epoch and seed.
         validation_smoothing: standard deviation, in steps, of the Gaussian that smooths that part of a noisy series.
-        fields: of `ALRNNConfig`, but for `num_channels`.
+        fields: of `ALRNNConfig`, but for the series' channels and their scaler.
     Raises: ValueError as `fit_ensemble`; RuntimeError if no seed gave a model whose free run stays finite.
     """
     series = np.asarray(past_values, dtype=np.float64)
-    if series.ndim != 2:
+    if series.ndim != 2 or not series.size:
         raise ValueError(f"past_values must have shape (time, channels), found {series.shape}; reshape them.")
+    if not 0 < validation_share < 1:
+        raise ValueError(f"validation_share must lie between 0 and 1, found {validation_share}; give 0.2.")
+    known = own_fields(ALRNNConfig()).keys() - {"num_channels", "channel_loc", "channel_scale"}
+    if unknown := sorted(fields.keys() - known):
+        raise ValueError(
+            f"fields must be of ALRNNConfig, found {unknown}; those that can be given are {sorted(known)}."
+        )
     border = len(series) - int(validation_share * len(series))
     config = ALRNNConfig(num_channels=series.shape[1], **fields)
     validation = smooth(series[border:], validation_smoothing)

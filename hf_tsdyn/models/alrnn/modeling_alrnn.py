@@ -80,12 +80,20 @@ class ALRNNModel(ALRNNPreTrainedModel):
         values = [default] * self.config.num_channels if values is None else values
         return torch.tensor(values, dtype=torch.promote_types(self.A.dtype, torch.float32), device=self.A.device)
 
-    def check_channels(self, values: Tensor) -> None:
-        """Raise ValueError unless `values` are (batch, time, channels) with the channels of the model's series."""
-        if values.ndim != 3 or values.shape[2] != self.config.num_channels:
+    def check_window(self, values: Tensor, mask: Tensor | None = None) -> None:
+        """Raise TypeError or ValueError unless `values` are a window of the model's series, and `mask` is its mask."""
+        if not values.is_floating_point():
+            raise TypeError(f"past_values must be a floating-point tensor, found {values.dtype}; convert it first.")
+        if values.ndim != 3 or 0 in values.shape or values.shape[2] != self.config.num_channels:
             raise ValueError(
-                f"past_values must have shape (batch, time, {self.config.num_channels}), found {tuple(values.shape)}: "
-                "an AL-RNN knows the channels of the series that it was trained on; give those, or train another."
+                f"past_values must have shape (batch, time, {self.config.num_channels}), none of them 0, found "
+                f"{tuple(values.shape)}: an AL-RNN knows the channels of the series that it was trained on; give "
+                "those, or train another."
+            )
+        if mask is not None and mask.shape != values.shape:
+            raise ValueError(
+                f"past_observed_mask must have the shape of past_values, {tuple(values.shape)}, found "
+                f"{tuple(mask.shape)}; give one truth value per value."
             )
 
     @can_return_tuple
@@ -110,7 +118,7 @@ class ALRNNModel(ALRNNPreTrainedModel):
         unknown = sorted(kwargs.keys() - _PASSED_ON)
         if unknown:
             raise TypeError(f"forward takes no arguments {unknown}; see its docstring for those it takes.")
-        self.check_channels(past_values)
+        self.check_window(past_values, past_observed_mask)
         seen = observed(past_values, past_observed_mask)
         values, seen = self._scaled_window(past_values, seen)
         return self.states_of(values, seen, keep=bool(self._wanted(kwargs)))
@@ -146,7 +154,10 @@ class ALRNNModel(ALRNNPreTrainedModel):
 
 
 class ALRNNForPrediction(ForecastMixin, ALRNNPreTrainedModel):
-    """AL-RNN that is trained by teacher forcing and forecasts by free runs from a context's last state."""
+    """AL-RNN that is trained by teacher forcing and forecasts by free runs from a context's last state.
+
+    Of a context it uses the latest `warmup_length` steps, and the latest value before them where the first is unseen.
+    """
 
     def __init__(self, config: ALRNNConfig):
         super().__init__(config)
@@ -156,18 +167,26 @@ class ALRNNForPrediction(ForecastMixin, ALRNNPreTrainedModel):
     def fit_scaler(self, series: Iterable[ArrayLike]) -> None:
         """Set the scaler to mean and standard deviation of series (channels, time), NaN left out.
 
-        Raises: ValueError on other channels than the model's, or a constant one.
+        Raises: ValueError on other channels than the model's, infinite values, or a channel that is constant or never
+            seen.
         """
-        values = np.concatenate([np.asarray(each, dtype=np.float64) for each in series], axis=1)
-        if len(values) != self.config.num_channels:
+        columns = [np.asarray(each, dtype=np.float64) for each in series]
+        channels = {len(each) for each in columns}
+        if channels != {self.config.num_channels}:
             raise ValueError(
                 f"the series must have the {self.config.num_channels} channels of the configuration, found "
-                f"{len(values)}; change num_channels, or choose columns."
+                f"{', '.join(map(str, sorted(channels))) or 'no series'}; change num_channels, or choose columns."
             )
-        loc, scale = np.nanmean(values, axis=1), np.nanstd(values, axis=1)
+        values = np.concatenate(columns, axis=1)
+        if np.isinf(values).any():
+            raise ValueError(f"the series must be finite or NaN, found {np.isinf(values).sum()} infinite values.")
+        seen = ~np.isnan(values)
+        count = np.maximum(seen.sum(axis=1), 1)
+        loc = np.where(seen, values, 0).sum(axis=1) / count
+        scale = np.sqrt(np.where(seen, (values - loc[:, None]) ** 2, 0).sum(axis=1) / count)
         constant = np.flatnonzero(~(scale > 1e-12 * np.abs(loc))).tolist()
         if constant:
-            raise ValueError(f"every channel must vary, found constant ones: {constant}; leave them out.")
+            raise ValueError(f"every channel must vary, found constant or unseen ones: {constant}; leave them out.")
         self.set_scaler(loc.tolist(), scale.tolist())
 
     def set_scaler(self, loc: Sequence[float], scale: Sequence[float]) -> None:
@@ -175,11 +194,9 @@ class ALRNNForPrediction(ForecastMixin, ALRNNPreTrainedModel):
 
         Raises: ValueError if there are more or fewer, or a scale is not above 0.
         """
-        self.config.channel_loc, self.config.channel_scale = (
-            [float(each) for each in loc],
-            [float(each) for each in scale],
-        )
-        self.config.validate_architecture()
+        scaler = {"channel_loc": [float(each) for each in loc], "channel_scale": [float(each) for each in scale]}
+        self.config.check_scaler(**scaler)
+        self.config.update(scaler)
 
     @can_return_tuple
     def forward(
@@ -201,6 +218,12 @@ class ALRNNForPrediction(ForecastMixin, ALRNNPreTrainedModel):
             with the observed units pulled to it at every `forcing_interval`-th step, plus the penalty. In
             training noise of `noise_std` is added to window and targets, from torch's own generator.
         """
+        self.model.check_window(past_values, past_observed_mask)
+        if future_values is not None and 0 in future_values.shape:
+            raise ValueError(
+                f"future_values must hold at least one step, found {tuple(future_values.shape)}; leave them out for a "
+                "forecast alone."
+            )
         noisy = self.training and self.config.noise_std > 0
         if noisy:
             noise = self.config.noise_std * self.model.scale
@@ -262,7 +285,6 @@ class ALRNNForPrediction(ForecastMixin, ALRNNPreTrainedModel):
 
     def _roll_out(self, values: Tensor, mask: Tensor, *, steps: int, **rest: object) -> Tensor:
         """One free run; the state goes on where a model of blocks would have to start anew."""
-        self.model.check_channels(values)
         state = self.initial_state(values, mask)
         A, W, h, _ = self.model.stacked
         options = {"num_relu_units": self.config.num_relu_units, "num_units": self.config.num_channels}

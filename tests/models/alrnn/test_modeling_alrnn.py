@@ -181,7 +181,7 @@ def test_the_scaler_of_series_leaves_nan_out():
     model.fit_scaler([series.numpy(), series.numpy()])
     assert model.config.channel_loc == [2.0, 4.0, 2.5]
     assert model.config.channel_scale[0] == 1.0
-    with pytest.raises(ValueError, match="constant ones: \\[1\\]"):
+    with pytest.raises(ValueError, match="constant or unseen ones: \\[1\\]"):
         model.fit_scaler([torch.tensor([[1.0, 2.0], [3.0, 3.0], [0.0, 1.0]]).numpy()])
     with pytest.raises(ValueError, match="the 3 channels"):
         model.fit_scaler([series[:2].numpy()])
@@ -203,3 +203,40 @@ def test_the_scaler_of_series_leaves_nan_out():
 def test_impossible_configurations_are_refused(fields, message):
     with pytest.raises(StrictDataclassClassValidationError, match=message):
         ALRNNConfig(**fields)
+
+
+def test_a_refused_scaler_changes_nothing():
+    model = build()
+    with pytest.raises(ValueError, match="channel_scale must hold"):
+        model.set_scaler([0.0, 0.0, 0.0], [1.0, -1.0, 1.0])
+    assert model.config.channel_scale is None
+
+
+@pytest.mark.parametrize(
+    ("series", "message"),
+    [
+        ([], "found no series"),
+        ([[[1.0, 2.0]] * 2 + [[float("nan")] * 2]], r"unseen ones: \[2\]"),
+        ([[[1.0, 2.0]] * 2 + [[float("inf"), 1.0]]], "1 infinite"),
+    ],
+)
+def test_series_that_give_no_scaler_are_refused(series, message):
+    with pytest.raises(ValueError, match=message):
+        build().fit_scaler(series)
+
+
+@pytest.mark.parametrize(
+    ("past", "mask", "future", "message"),
+    [
+        (torch.ones(0, 3, 3), None, None, "none of them 0"),
+        (torch.ones(2, 0, 3), None, None, "none of them 0"),
+        (torch.ones(2, 3, 3), torch.ones(2, 3, 2), None, "past_observed_mask must have the shape"),
+        (torch.ones(2, 3, 3), None, torch.ones(2, 0, 3), "at least one step"),
+        (torch.ones(2, 3, 3, dtype=torch.long), None, None, "floating-point"),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_windows_that_are_none_are_refused(past, mask, future, message, training):
+    model = build(noise_std=0.1).train(training)
+    with pytest.raises((ValueError, TypeError), match=message):
+        model(past, past_observed_mask=mask, future_values=future)

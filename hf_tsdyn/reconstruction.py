@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from .baselines import Persistence
 from .metrics import correlation_dimension
 from .metrics.invariants import InvariantOptions, prediction_error, spectrum_distance, state_space_divergence
-from .models.alrnn import ALRNNConfig, ALRNNForPrediction
+from .models.alrnn import ALRNNForPrediction
 from .provenance import git_revision, hardware_class, package_versions
 from .results import EvaluationResults, ResultRow, summarise
 from .symbolic_report import symbolic_report
@@ -24,7 +24,7 @@ FLOOR = "truth against truth"
 PERSISTENCE = "persistence"
 """Pseudo-models: the true series itself; a true series scored as if generated; the baseline of n-step errors."""
 LINEAR = "linear"
-"""What `fit_linear_model` is called as a baseline."""
+"""What the model of `hf_tsdyn.linear_model` is called as a baseline."""
 RARE_SHARE = 0.01
 
 
@@ -71,6 +71,11 @@ class ReconstructionProtocol:
                 f"{len(truth)} in all; lower discard or num_steps, or give a longer series."
             )
         return truth[self.discard :][: self.num_steps]
+
+    def predicted(self, truth: np.ndarray, *, context_length: int) -> np.ndarray:
+        """Return the part of the true series (time, channels) that n-step errors are measured on."""
+        windows_end = context_length + self.invariants.prediction_steps - 1
+        return truth if self.prediction_starts is None else truth[: self.prediction_starts + windows_end]
 
 
 def free_orbit(model: ALRNNForPrediction, truth: np.ndarray, protocol: ReconstructionProtocol) -> np.ndarray:
@@ -126,9 +131,8 @@ def _attractor_scores(truth: np.ndarray, generated: np.ndarray, protocol: Recons
 
 
 def _prediction_error(model: Any, truth: np.ndarray, protocol: ReconstructionProtocol, context_length: int) -> float:
-    steps, starts = protocol.invariants.prediction_steps, protocol.prediction_starts
-    longest = None if starts is None else starts + context_length + steps - 1
-    return float(prediction_error(model, truth[:longest], num_steps=steps, context_length=context_length)[-1])
+    steps, part = protocol.invariants.prediction_steps, protocol.predicted(truth, context_length=context_length)
+    return float(prediction_error(model, part, num_steps=steps, context_length=context_length)[-1])
 
 
 def _dimension(values: np.ndarray, protocol: ReconstructionProtocol) -> dict[str, float]:
@@ -149,32 +153,6 @@ def _region_counts(states: np.ndarray, num_relu_units: int) -> dict[str, float]:
         "num_regions": float(len(counts)),
         "num_regions_above_1_percent": float((counts > RARE_SHARE * counts.sum()).sum()),
     }
-
-
-def fit_linear_model(values: np.ndarray) -> ALRNNForPrediction:
-    """Return the linear system x[t+1] = B x[t] + c with the least squared error on a series (time, channels).
-
-    The AL-RNN without rectified and hidden units: a baseline whose free run decays to a point, circles or explodes.
-    Raises: ValueError on anything but a finite series of more steps than its coefficients need.
-    """
-    if values.ndim != 2 or len(values) < values.shape[1] + 2 or not np.isfinite(values).all():
-        raise ValueError(
-            "values must be a finite series (time, channels) of at least channels + 2 steps, found shape "
-            f"{values.shape}, finite: {bool(np.isfinite(values).all())}; give a longer one, or fill its gaps."
-        )
-    channels = values.shape[1]
-    loc, spread = values.mean(axis=0), values.std(axis=0)
-    scale = np.where(spread > 0, spread, 1.0)
-    scaled = (values - loc) / scale
-    design = np.column_stack([scaled[:-1], np.ones(len(scaled) - 1)])
-    solution = np.linalg.lstsq(design, scaled[1:], rcond=None)[0]
-    model = ALRNNForPrediction(ALRNNConfig(num_channels=channels, hidden_size=channels, num_relu_units=0)).eval()
-    model.set_scaler(loc.tolist(), scale.tolist())
-    fitted = {"A": np.zeros(channels), "W": solution[:channels].T, "h": solution[channels]}
-    with torch.no_grad():
-        for name, value in fitted.items():
-            getattr(model.model, name).copy_(torch.from_numpy(value))
-    return model
 
 
 def evaluate_reconstruction(
@@ -201,7 +179,7 @@ def evaluate_reconstruction(
         models: by the name they are reported under; those named in `baselines` have scores, no symbolic report.
         truth: (time, channels), data units, of the system in the models' sampling; no part of the training series.
         dt: time between two steps, the unit of Lyapunov exponents.
-        second_truth: another true series (time, channels), of at least as many steps as are compared.
+        second_truth: another true series (time, channels), of at least as many steps as the truth has to compare.
         known: published values by metric name, put into the header for cards.
         fingerprint: of the truth's file.
     Raises: ValueError on no models, a name that is taken, or series that do not fit.
@@ -213,7 +191,7 @@ def evaluate_reconstruction(
             f"models must be at least one, under other names than {names[-3:]}, and hold all baselines, found "
             f"{list(models)} and unknown baselines {unknown}; correct the names."
         )
-    study = _Study(system, truth, protocol)
+    study = _Study(system, truth, protocol, second_truth)
     cost, reports = {}, {}
     with tqdm(total=len(models) + 1, desc="reconstruct", disable=not show_progress) as progress:
         for name, model in models.items():
@@ -228,7 +206,7 @@ def evaluate_reconstruction(
             cost[name] = _cost(started, failed=not np.isfinite(states).all())
             progress.update()
         progress.set_postfix_str(TRUTH)
-        study.add_truth(second_truth)
+        study.add_truth()
         progress.update()
     summary, _ = summarise(study.rows, baselines=(), seed=protocol.seed, num_resamples=1, confidence=0.95)
     header = {
@@ -259,9 +237,10 @@ def _report(model: Any, truth: np.ndarray, protocol: ReconstructionProtocol, dt:
 class _Study:
     """The rows of one evaluation as they come in."""
 
-    def __init__(self, system: str, truth: np.ndarray, protocol: ReconstructionProtocol):
+    def __init__(self, system: str, truth: np.ndarray, protocol: ReconstructionProtocol, second: np.ndarray | None):
         self.system, self.truth, self.protocol = system, truth, protocol
         self.part = protocol.compared(truth)
+        self.second_part = None if second is None else _as_long(protocol.compared(second), self.part)
         self.half = len(self.part) // 2
         self.rows: list[ResultRow] = []
 
@@ -285,14 +264,25 @@ class _Study:
         scores = {"lyapunov_max": largest, "kaplan_yorke_dimension": dimension}
         self.add(name, report["num_steps"], {metric: found for metric, found in scores.items() if found is not None})
 
-    def add_truth(self, second_truth: np.ndarray | None) -> None:
+    def add_truth(self) -> None:
         second_half = self.part[self.half : 2 * self.half]
         self.add(FLOOR, self.half, _attractor_scores(self.part[: self.half], second_half, self.protocol))
-        if second_truth is not None:
-            other = self.protocol.compared(second_truth)[: len(self.part)]
-            self.add(FLOOR, len(self.part), _attractor_scores(self.part, other, self.protocol))
+        if self.second_part is not None:
+            self.add(FLOOR, len(self.part), _attractor_scores(self.part, self.second_part, self.protocol))
         self.add(TRUTH, len(self.part), _dimension(self.part, self.protocol))
         self.add_prediction_error(PERSISTENCE, Persistence(), 1)
+
+
+def _as_long(second: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The first steps of a second true series, as many as the truth has; ValueError if it can be no floor of it."""
+    steps, channels = truth.shape
+    if len(second) < steps or second.shape[1] != channels or np.array_equal(second[:steps], truth):
+        raise ValueError(
+            f"the second true series must have at least the {steps} steps of the first that are compared, its "
+            f"{channels} channels and other values, found {len(second)} steps, {second.shape[1]} channels; give "
+            "another run of the system, or leave it out."
+        )
+    return second[:steps]
 
 
 def _cost(started: tuple[float, float], *, failed: bool) -> dict[str, float | int]:

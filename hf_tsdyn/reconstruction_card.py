@@ -73,7 +73,7 @@ def render_reconstruction_card(results: EvaluationResults, facts: Reconstruction
         "divergence": _divergence(facts.config, header["protocol"]["invariants"]),
         "floor": FLOOR,
         "floor_origin": _floor_origin(results),
-        "baselines": "; ".join(f"`{n}`: {BASELINE_NOTES[n]}" for n in header["baselines"] if n in BASELINE_NOTES),
+        "baselines": _baselines(header["baselines"]),
         "failures": ", ".join(failed),
         "symbolic": "" if report is None else _deeper(render_symbolic_report(report)),
         "cost": header["cost"][card.model],
@@ -112,14 +112,22 @@ def _model_facts(facts: ReconstructionCardFacts) -> dict[str, str]:
         "system": facts.system,
         "channels": str(config.num_channels),
         "state": f"{units} units: the {config.num_channels} channels and {hidden} hidden ones",
-        "nonlinearity": f"{rectified} of the units rectified: linear in each of at most 2^{rectified} regions",
+        "nonlinearity": f"{rectified} of the units rectified: affine in each of at most 2^{rectified} regions",
     }
 
 
 def _divergence(config: ALRNNConfig, invariants: dict[str, Any]) -> str:
     if config.num_channels <= MAX_BINNED_CHANNELS:
-        return f"{invariants['num_bins']} bins a channel"
+        return (
+            f"{invariants['num_bins']} bins a channel over the range of the test series, and one more for all that is "
+            "outside; counts smoothed over the bins that either series visits"
+        )
     return f"between Gaussian mixtures of variance {invariants['mixture_variance']:g}"
+
+
+def _baselines(names: list[str]) -> str:
+    notes = "; ".join(f"`{name}`: {BASELINE_NOTES[name]}" for name in names if name in BASELINE_NOTES)
+    return notes if LINEAR in names else f"{notes}; no `{LINEAR}` model, as the training series was not at hand"
 
 
 def _floor_origin(results: EvaluationResults) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from .figures import CONTEXT_COLOUR, FORECAST_COLOUR, TRUTH_COLOUR, new_figure
+from .metrics.invariants import smoothed_spectrum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,8 @@ def reconstruction_figure(truth: np.ndarray, generated: np.ndarray, *, num_steps
 
     Args:
         truth, generated: (time, channels), data units. The first three channels are drawn, both of two in the plane,
-            a single one against itself one delay later (where the truth's autocorrelation has fallen to 1/e).
+            a single one against itself one delay later (where the truth's autocorrelation has fallen to 1/e), as
+            points where that is the next step, of a map.
         num_steps: drawn at most, the first.
     Raises: ValueError if the channels differ; ImportError without matplotlib.
     """
@@ -39,8 +40,9 @@ def reconstruction_figure(truth: np.ndarray, generated: np.ndarray, *, num_steps
     for place, (name, (values, colour)) in enumerate(series.items(), start=1):
         axes = phase_axes(figure, (1, 2, place), frame, delay)
         points = phase_coordinates(values[:length], delay)
-        clip = {"axlim_clip": True} if points.shape[1] == 3 else {}
-        axes.plot(*np.where(np.isfinite(points), points, np.nan).T, color=colour, linewidth=0.4, **clip)
+        clip: dict[str, Any] = {"axlim_clip": True} if points.shape[1] == 3 else {}
+        look = {"linestyle": "none", "marker": ".", "markersize": 1.5} if delay == 1 else {"linewidth": 0.4, **clip}
+        axes.plot(*np.where(np.isfinite(points), points, np.nan).T, color=colour, **look)
         axes.set_title(f"{name}, T = {length:,} steps", fontsize=12, y=0.95 if points.shape[1] == 3 else 1.0)
     return figure
 
@@ -85,7 +87,7 @@ def phase_axes(figure: Figure | SubFigure, place: tuple[int, int, int], coordina
     axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
     axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
     axes.set_xlabel("channel 0")
-    axes.set_ylabel(f"channel 0, {delay} steps later" if delay else "channel 1")
+    axes.set_ylabel(f"channel 0, {delay} step{'' if delay == 1 else 's'} later" if delay else "channel 1")
     axes.tick_params(labelsize=8)
     if spatial:
         axes.set_zlim(low[2] - margin[2], high[2] + margin[2])
@@ -115,7 +117,9 @@ def spectrum_figure(truth: np.ndarray, generated: np.ndarray, *, smoothing: floa
     panels = figure.subplots(1, shown, squeeze=False)[0]
     for channel, axes in enumerate(panels):
         for name, (values, colour, width) in series.items():
-            power = _power_shares(values[:length, channel], smoothing)
+            part = values[:length, channel]
+            has_spectrum = np.isfinite(part).all() and np.ptp(part) > 0
+            power = smoothed_spectrum(part, smoothing)[1:] if has_spectrum else np.full(len(frequencies), np.nan)
             axes.plot(frequencies, power, color=colour, linewidth=width, label=name)
         axes.set(xscale="log", yscale="log")
         axes.set_xlabel("frequency (cycles per step)" if dt == 1 else "frequency (cycles per unit of time)")
@@ -127,15 +131,6 @@ def spectrum_figure(truth: np.ndarray, generated: np.ndarray, *, smoothing: floa
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=11, title=title)
     return figure
-
-
-def _power_shares(values: np.ndarray, smoothing: float) -> np.ndarray:
-    """Share of each frequency but zero, of the z-scored series; NaN for one that left the range of numbers."""
-    if not np.isfinite(values).all():
-        return np.full(len(values) // 2, np.nan)
-    centred = values - values.mean()
-    power = gaussian_filter1d(np.abs(np.fft.rfft(centred)[1:]) ** 2, smoothing)
-    return power / max(power.sum(), np.finfo(float).tiny)
 
 
 def history_figure(

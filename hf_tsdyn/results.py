@@ -95,7 +95,8 @@ class EvaluationResults:
     num_channels, num_trajectories, steps_per_period and lyapunov_times_per_period, None where unknown), `cost` (per
     model: cpu_seconds, wall_seconds, those of quantiles, failed_windows), `calibration` (per model with a distribution
     and horizon, as `hf_tsdyn.scoring.calibration` says; absent in older files), `versions`, `hardware`,
-    `git_revision` (None outside a checkout).
+    `git_revision` (None outside a checkout); of models that reconstruct one system also `symbolic`, `known`,
+    `evaluation` and `scored`, as `hf_tsdyn.reconstruction` says.
     """
 
     header: dict[str, Any]

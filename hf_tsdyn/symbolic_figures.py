@@ -23,13 +23,16 @@ GRAPH_REGIONS = 12
 """Regions in a transition figure, the most visited."""
 LONGEST_CODE = 12
 """Units of a region's code that is written out in figures and tables; longer ones are numbered."""
+LEAST_SHARE = 0.5
+"""Of the time, in the regions that a figure would tell apart: with less it says that there are too many."""
+DRAWN_FIXED_POINTS = 12
 _MONOSPACE = "DejaVu Sans Mono"
 
 
 def region_name(orbit: SymbolicOrbit, region: int) -> str:
     """Return the region's code, a sign a unit, or its rank by occupancy where the code is long."""
     code = orbit.label(region)
-    return (code or "linear") if len(code) <= LONGEST_CODE else f"#{region + 1}"
+    return (code or "linear") if len(code) <= LONGEST_CODE else f"#{region + 1:,}"
 
 
 def symbol_figure(
@@ -37,9 +40,11 @@ def symbol_figure(
 ) -> Figure:
     """Draw the orbit in phase space and beside it its first channels over time, coloured by symbol, and fixed points.
 
-    A step has the colour of the region that it leaves from. Beyond eight regions the others are grey. Real fixed
-    points are filled, virtual ones hollow. Not drawn are those outside the orbit's frame, virtual ones of grey
-    regions, and all where a single channel is drawn against itself; the title then counts.
+    A step has the colour of the region that it leaves from. Beyond eight regions the others are grey, and all of them
+    are where those eight hold less than `LEAST_SHARE` of the time. Real fixed points are filled, virtual ones hollow,
+    those of regions that the orbit did not visit diamonds. At most `DRAWN_FIXED_POINTS` are drawn, real ones first;
+    none outside the orbit's frame, no virtual ones of grey regions, and none where a single channel is drawn against
+    itself; the title then counts. A single channel of a map, with a delay of one step, is drawn as points.
     Raises: ImportError without matplotlib.
     """
     values, symbols = orbit.observed[:num_steps], orbit.symbols[:num_steps]
@@ -50,10 +55,14 @@ def symbol_figure(
     grid = figure.add_gridspec(1, 2, width_ratios=(1, 1.15))
     attractor, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     axes = phase_axes(attractor, (1, 1, 1), coordinates, delay)
-    colours = np.array(_region_colours(len(orbit.regions)))[symbols]
-    _add_line(axes, coordinates, colours, linewidth=0.5)
-    num_drawn = 0 if delay else _draw_fixed_points(axes, orbit, points)
-    note = f"\n{num_drawn} of {len(points)} fixed points drawn" if num_drawn < len(points) else ""
+    palette = _step_colours(orbit)
+    colours = np.array(palette)[symbols]
+    if delay == 1:
+        axes.scatter(*coordinates.T, s=1, c=list(colours[: len(coordinates)]))
+    else:
+        _add_line(axes, coordinates, colours, linewidth=0.5)
+    num_drawn = 0 if delay else _draw_fixed_points(axes, orbit, points, palette)
+    note = f"\n{num_drawn} of {len(points):,} fixed points drawn" if num_drawn < len(points) else ""
     axes.set_title(f"{len(values):,} steps of the free run{note}", fontsize=11, y=0.97 if num_channels == 3 else 1.0)
     stacked = right.subplots(num_channels, 1, sharex=True, squeeze=False)[:, 0]
     for channel, panel in enumerate(stacked):
@@ -68,8 +77,19 @@ def symbol_figure(
     return figure
 
 
+def _covers(orbit: SymbolicOrbit, num_regions: int) -> bool:
+    """Whether so many regions, the most visited, hold enough of the time to be worth telling apart."""
+    return float(orbit.occupancy[:num_regions].sum()) >= LEAST_SHARE
+
+
 def _region_colours(num_regions: int) -> list[str]:
     return [*REGION_COLOURS, *[CONTEXT_COLOUR] * num_regions][:num_regions]
+
+
+def _step_colours(orbit: SymbolicOrbit) -> list[str]:
+    """Of each region in a picture of the orbit, all grey where colours would be for few steps alone."""
+    size = len(orbit.regions)
+    return _region_colours(size) if _covers(orbit, len(REGION_COLOURS)) else [CONTEXT_COLOUR] * size
 
 
 def _add_line(axes: Any, points: np.ndarray, colours: np.ndarray, *, linewidth: float) -> None:
@@ -85,24 +105,22 @@ def _add_line(axes: Any, points: np.ndarray, colours: np.ndarray, *, linewidth: 
         axes.add_collection(LineCollection(pieces, **look))
 
 
-def _draw_fixed_points(axes: Any, orbit: SymbolicOrbit, points: Sequence[FixedPoint]) -> int:
+def _draw_fixed_points(axes: Any, orbit: SymbolicOrbit, points: Sequence[FixedPoint], palette: Sequence[str]) -> int:
     """Mark the fixed points that are worth it in the colour of their region, and return how many those are."""
     dimension = min(orbit.observed.shape[1], 3)
     frame = np.array([axes.get_xlim(), axes.get_ylim(), axes.get_zlim() if dimension == 3 else (0, 0)])[:dimension]
-    palette = _region_colours(len(orbit.regions))
     num_drawn = 0
-    for point in points:
+    for point in sorted(points, key=lambda point: not point.is_real):
         place = point.observed[:dimension]
         found = np.flatnonzero((orbit.regions == point.region).all(axis=1))
-        region = int(found[0]) if found.size else len(orbit.regions)
-        if (place < frame[:, 0]).any() or (place > frame[:, 1]).any():
+        colour = palette[found[0]] if found.size else CONTEXT_COLOUR
+        is_outside = (place < frame[:, 0]).any() or (place > frame[:, 1]).any()
+        if num_drawn == DRAWN_FIXED_POINTS or is_outside or not (point.is_real or colour != CONTEXT_COLOUR):
             continue
-        if not point.is_real and region >= len(REGION_COLOURS):
-            continue
-        colour = palette[region] if region < len(palette) else CONTEXT_COLOUR
         face, edge = (colour, "black") if point.is_real else ("white", colour)
-        label = "real fixed point" if point.is_real else "virtual fixed point"
-        axes.scatter(*place[:, None], s=70, color=face, edgecolors=edge, linewidths=1.8, zorder=5, label=label)
+        label = f"{'real' if point.is_real else 'virtual'} fixed point{'' if found.size else ', region not visited'}"
+        look = {"marker": "o" if found.size else "D", "s": 70, "linewidths": 1.8, "zorder": 5}
+        axes.scatter(*place[:, None], color=face, edgecolors=edge, label=label, **look)
         num_drawn += 1
     return num_drawn
 
@@ -111,17 +129,20 @@ def _symbol_legend(figure: Figure, orbit: SymbolicOrbit, axes: Any) -> None:
     """Name each colour with its share of time, and the marks of fixed points that were drawn."""
     from matplotlib.lines import Line2D
 
-    palette = _region_colours(len(orbit.regions))
-    named = min(len(orbit.regions), len(REGION_COLOURS))
+    palette = _step_colours(orbit)
+    named = sum(colour != CONTEXT_COLOUR for colour in palette)
     shares = [f"{region_name(orbit, region)}  {100 * orbit.occupancy[region]:.1f} %" for region in range(named)]
     handles = [Line2D([], [], color=palette[place], linewidth=3, label=share) for place, share in enumerate(shares)]
     if len(orbit.regions) > named:
-        rest = f"{len(orbit.regions) - named} others  {100 * orbit.occupancy[named:].sum():.1f} %"
-        handles.append(Line2D([], [], color=CONTEXT_COLOUR, linewidth=3, label=rest))
-    look: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 8, "markeredgecolor": "black"}
+        rest = f"{len(orbit.regions) - named:,} others  {100 * orbit.occupancy[named:].sum():.1f} %"
+        most = len(REGION_COLOURS)
+        share = f"{100 * orbit.occupancy[:most].sum():.1f} %"
+        many = f"{len(orbit.regions):,} regions, the {most} most visited only {share} of the time"
+        handles.append(Line2D([], [], color=CONTEXT_COLOUR, linewidth=3, label=rest if named else many))
+    look: dict[str, Any] = {"linestyle": "none", "markersize": 8, "markeredgecolor": "black"}
     for label in sorted(set(axes.get_legend_handles_labels()[1])):
-        face = "#555555" if label.startswith("real") else "white"
-        handles.append(Line2D([], [], markerfacecolor=face, label=label, **look))
+        face, marker = "#555555" if label.startswith("real") else "white", "D" if "not visited" in label else "o"
+        handles.append(Line2D([], [], marker=marker, markerfacecolor=face, label=label, **look))
     columns = min(len(handles), 5)
     font = {"family": _MONOSPACE, "size": 9.5}
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, prop=font)
@@ -131,17 +152,23 @@ def transition_figure(orbit: SymbolicOrbit) -> Figure:
     """Draw where each region is left to: probabilities given that the symbol changes, as a heat map and as a graph.
 
     Nodes of the graph grow with occupancy, arrows with probability. Beyond twelve regions the most visited are drawn,
-    and the exits to all others share one column of the heat map.
+    and the exits to all others share one column of the heat map. Where those twelve hold less than `LEAST_SHARE` of
+    the time, the figure is a sentence that says so.
     Raises: ImportError without matplotlib.
     """
     shown = min(len(orbit.regions), GRAPH_REGIONS)
-    exits, occupancy = orbit.switch_matrix[:shown], orbit.occupancy[:shown]
-    names, colours = [region_name(orbit, region) for region in range(shown)], _region_colours(len(orbit.regions))
+    share = f"{100 * orbit.occupancy[:shown].sum():.1f} % of the time"
+    if not _covers(orbit, shown):
+        figure = new_figure(11.0, 1.2)
+        text = f"{len(orbit.regions):,} regions, the {shown} most visited of them only {share}: too many for a graph"
+        figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=13)
+        return figure
+    exits, occupancy = orbit.exits(shown), orbit.occupancy[:shown]
+    names, colours = [region_name(orbit, region) for region in range(shown)], _region_colours(shown)
     figure = new_figure(11.0, 5.2)
     heat, bars, graph = figure.subplots(1, 3, width_ratios=(1, 0.35, 1.2))
     if len(orbit.regions) > shown:
-        share = f"{100 * occupancy.sum():.1f} % of the time"
-        figure.suptitle(f"the {shown} most visited of {len(orbit.regions)} regions, {share}", fontsize=12)
+        figure.suptitle(f"the {shown} most visited of {len(orbit.regions):,} regions, {share}", fontsize=12)
         others = exits[:, shown:].sum(axis=1, keepdims=True)
         _draw_heat_map(heat, np.hstack([exits[:, :shown], others]), [*names, "others"])
     else:

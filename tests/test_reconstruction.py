@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from hf_tsdyn.linear_model import fit_linear_model
 from hf_tsdyn.metrics.invariants import InvariantOptions, spectrum_distance, state_space_divergence
 from hf_tsdyn.models.alrnn import ALRNNConfig, ALRNNForPrediction
 from hf_tsdyn.reconstruction import (
@@ -12,7 +13,6 @@ from hf_tsdyn.reconstruction import (
     TRUTH,
     ReconstructionProtocol,
     evaluate_reconstruction,
-    fit_linear_model,
     free_orbit,
     reconstruction_scores,
 )
@@ -137,6 +137,16 @@ def test_like_is_compared_with_like(results):
         for model in ("circle", "spiral"):
             assert (model, "state_space_divergence", steps) in found
     assert found["circle", "state_space_divergence", 500] < found["spiral", "state_space_divergence", 500]
+
+
+def test_a_second_truth_must_be_another_one_as_long():
+    truth, wide = rotation(400), np.hstack([rotation(400), rotation(400, phase=1.0)])
+    models = {"circle": fit_linear_model(rotation(100))}
+    for second in (rotation(399, phase=1.0), wide, truth, np.concatenate([truth, truth])):
+        with pytest.raises(ValueError, match=r"second true series .* 350 steps .* 2 channels and other values, found"):
+            evaluate_reconstruction(
+                models, truth, system="", protocol=PROTOCOL, second_truth=second, show_progress=False
+            )
 
 
 def test_persistence_has_the_error_of_a_wave_against_itself_later(results):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from hf_tsdyn.linear_model import fit_linear_model
 from hf_tsdyn.model_card import ModelCardFacts
 from hf_tsdyn.models.alrnn import ALRNNConfig
 from hf_tsdyn.reconstruction import (
@@ -15,7 +16,6 @@ from hf_tsdyn.reconstruction import (
     PERSISTENCE,
     ReconstructionProtocol,
     evaluate_reconstruction,
-    fit_linear_model,
 )
 from hf_tsdyn.reconstruction_card import ReconstructionCardFacts, reconstruction_table, render_reconstruction_card
 from hf_tsdyn.results import EvaluationResults
@@ -160,6 +160,21 @@ def test_results_of_another_model_are_refused(results):
     results.header["models"] = ["large"]
     with pytest.raises(ValueError, match=r"'tiny', found \['large'\]"):
         render_reconstruction_card(results, facts_of())
+
+
+def test_the_divergence_is_told_with_its_bins(results):
+    card = render_reconstruction_card(results, facts_of())
+    assert (
+        "Divergence: 30 bins a channel over the range of the test series, and one more for all that is outside" in card
+    )
+    assert "counts smoothed over the bins that either series visits" in card
+
+
+def test_a_missing_linear_baseline_is_told(results):
+    assert "not at hand" not in render_reconstruction_card(results, facts_of())
+    results.header["baselines"].remove(LINEAR)
+    card = render_reconstruction_card(results, facts_of())
+    assert "no `linear` model, as the training series was not at hand" in card
 
 
 def test_a_floor_at_full_length_is_told(results):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hf_tsdyn.figures import FORECAST_COLOUR, save_figure
+from hf_tsdyn.metrics.invariants import smoothed_spectrum
 from hf_tsdyn.reconstruction_figures import embedding_delay, history_figure, reconstruction_figure, spectrum_figure
 
 pytest.importorskip("matplotlib")
@@ -55,6 +56,21 @@ def test_a_single_channel_is_drawn_against_itself_where_its_autocorrelation_fall
     assert embedding_delay(waves) == 0
 
 
+def test_a_map_of_a_single_channel_is_drawn_as_points(waves):
+    noise = np.random.default_rng(0).normal(size=(500, 1))
+    axes = reconstruction_figure(noise, noise).axes[0]
+    (dots,) = axes.get_lines()
+    assert (dots.get_linestyle(), dots.get_marker()) == ("None", ".")
+    assert axes.get_ylabel() == "channel 0, 1 step later"
+    assert reconstruction_figure(waves, waves).axes[0].get_lines()[0].get_linestyle() == "-"
+
+
+def test_a_constant_run_has_no_spectrum(waves):
+    truth, generated = spectrum_figure(waves, np.ones_like(waves)).axes[0].get_lines()
+    assert np.isfinite(truth.get_ydata()).all()
+    assert np.isnan(generated.get_ydata()).all()
+
+
 def test_a_run_that_left_the_range_of_numbers_is_drawn_as_far_as_it_is_finite(waves, tmp_path):
     lost = waves.copy()
     lost[300:] = np.inf
@@ -69,7 +85,8 @@ def test_spectra_peak_at_the_frequency_of_each_channel(waves):
     for axes, period in zip(figure.axes, (20, 50, 100), strict=True):
         truth, generated = (np.asarray(line.get_xydata()) for line in axes.get_lines())
         assert truth[np.argmax(truth[:, 1]), 0] == pytest.approx(10 / period)
-        assert truth[:, 1].sum() == pytest.approx(1)
+        channel = waves[:, (20, 50, 100).index(period)]
+        np.testing.assert_allclose(truth[:, 1], smoothed_spectrum(channel, 1.0)[1:])
         np.testing.assert_allclose(generated, truth, atol=1e-12)  # offset and scale are not part of a spectrum
         assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert "per unit of time" in figure.axes[0].get_xlabel()

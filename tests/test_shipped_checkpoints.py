@@ -13,8 +13,9 @@ from hf_tsdyn.metrics import prediction_error
 from hf_tsdyn.reconstruction import LINEAR
 from hf_tsdyn.results import EvaluationResults
 from training import evaluate_checkpoint, evaluate_completion, evaluate_reconstruction
+from training.reconstruction_request import as_evaluated
 from training.ship_checkpoint import evaluation_command
-from training.sweep_data import load_series
+from training.sweep_data import load_series, read_series
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 FOLDERS = sorted(file.parent for file in CARDS.glob("*/config.json"))
@@ -35,9 +36,13 @@ def differences(folder, metric, horizon):
     return {row.baseline: row for row in results.differences if (row.model, row.metric, row.horizon) == wanted}
 
 
-def true_series(request):
+def true_series(request, results):
     """The test series of a shipped run, found by its fingerprint beside the checkout."""
     files = {hashlib.sha256(file.read_bytes()).hexdigest(): str(file) for file in SERIES.glob("*.npy")}
+    if named := results.header["scored"].get("data"):
+        if named not in files:
+            pytest.skip("the series is not part of this project")
+        return read_series(dataclasses.replace(request.data, path=files[named], test_path=None), option="data")[0]
     dataset = request.run_config["dataset"]
     wanted = {"path": "fingerprint"} | ({"test_path": "test_fingerprint"} if request.data.test_path else {})
     found = {name: files.get(dataset[fingerprint]) for name, fingerprint in wanted.items()}
@@ -46,9 +51,11 @@ def true_series(request):
     return load_series(dataclasses.replace(request.data, **found)).test
 
 
-def test_both_kinds_are_shipped():
+def test_all_kinds_are_shipped():
     assert FORECASTERS
     assert COMPLETERS
+    assert RECONSTRUCTIONS
+    assert WITH_WEIGHTS
 
 
 @named(FORECASTERS)
@@ -65,6 +72,14 @@ def test_it_loads_by_path_and_fills_gaps(folder):
     wave = torch.sin(torch.arange(500) * 0.05).reshape(1, -1, 1)
     mask = torch.arange(500).reshape(1, -1, 1) % 100 < 20
     assert (model.complete(wave, mask) - wave).abs()[mask].mean() < 0.1
+
+
+@named(RECONSTRUCTIONS)
+def test_weights_lie_where_results_and_run_allow_it(folder):
+    request = evaluate_reconstruction.load_request([str(folder)])
+    results = EvaluationResults.read(CARDS / "results" / f"{folder.name}.json")
+    assert as_evaluated(request, results).ship_weights == (folder in WITH_WEIGHTS)
+    assert (folder / "probe.safetensors").is_file() == (folder in WITH_WEIGHTS)
 
 
 @named(WITH_WEIGHTS)
@@ -84,7 +99,7 @@ def test_its_error_is_that_of_its_card_and_below_the_linear_models(folder):
     steps = results.header["protocol"]["invariants"]["prediction_steps"]
     recorded = results.summary_of(folder.name, "prediction_error", steps).median
     assert recorded < results.summary_of(LINEAR, "prediction_error", steps).median
-    truth, starts = true_series(request), results.header["protocol"]["prediction_starts"]
+    truth, starts = true_series(request, results), results.header["protocol"]["prediction_starts"]
     model = ALRNNForPrediction.from_pretrained(folder)
     length = model.config.warmup_length
     series = truth[: None if starts is None else starts + length + steps - 1]
@@ -96,7 +111,7 @@ def test_its_error_is_that_of_its_card_and_below_the_linear_models(folder):
 def test_its_card_is_what_its_records_and_results_render_to(folder):
     command = evaluation_command(folder)
     request = command.load_request([str(folder)])
-    results = EvaluationResults.read(CARDS / "results" / f"{request.evaluation.name}.json")
+    results = EvaluationResults.read(CARDS / "results" / f"{folder.name}.json")
     card = command.render_card(request, results, AutoConfig.from_pretrained(folder))
     assert card == (folder / "README.md").read_text()
 

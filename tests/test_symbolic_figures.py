@@ -6,7 +6,14 @@ import pytest
 from hf_tsdyn.figures import CONTEXT_COLOUR, save_figure
 from hf_tsdyn.models.alrnn.fixed_points import FixedPoint
 from hf_tsdyn.models.alrnn.symbolic import SymbolicOrbit
-from hf_tsdyn.symbolic_figures import GRAPH_REGIONS, REGION_COLOURS, region_name, symbol_figure, transition_figure
+from hf_tsdyn.symbolic_figures import (
+    DRAWN_FIXED_POINTS,
+    GRAPH_REGIONS,
+    REGION_COLOURS,
+    region_name,
+    symbol_figure,
+    transition_figure,
+)
 
 to_hex = pytest.importorskip("matplotlib.colors").to_hex
 FancyArrowPatch = pytest.importorskip("matplotlib.patches").FancyArrowPatch
@@ -95,6 +102,46 @@ def test_virtual_fixed_points_of_grey_regions_are_left_out_and_real_ones_are_not
     assert "1 of 2 fixed points drawn" in subplots(symbol_figure(orbit, points))[0].get_title()
 
 
+def test_fixed_points_of_regions_not_visited_are_diamonds(orbit):
+    points = [point([False, False], orbit.observed[k], is_real=is_real) for k, is_real in ((3, True), (4, False))]
+    figure = symbol_figure(orbit, points)
+    (mark,) = [mark for mark in subplots(figure)[0].collections if "fixed" in mark.get_label()]
+    assert mark.get_label() == "real fixed point, region not visited"
+    assert to_hex(mark.get_facecolor()[0]).upper() == CONTEXT_COLOUR.upper()
+    assert texts(figure)[-1] == "real fixed point, region not visited"
+
+
+def test_of_many_fixed_points_twelve_are_drawn_real_ones_first(orbit):
+    points = [point([True, True], orbit.observed[k % 10], is_real=k > 15) for k in range(20)]
+    axes = subplots(symbol_figure(orbit, points))[0]
+    assert f"{DRAWN_FIXED_POINTS} of 20 fixed points drawn" in axes.get_title()
+    labels = [mark.get_label() for mark in axes.collections if "fixed" in mark.get_label()]
+    assert labels == ["real fixed point"] * 4 + ["virtual fixed point"] * 8
+
+
+def test_regions_that_are_too_many_are_not_told_apart():
+    regions = (np.arange(1200)[:, None] >> np.arange(11)) % 2 > 0
+    orbit = make_orbit(np.arange(1200), regions)
+    figure = symbol_figure(orbit)
+    assert texts(figure) == ["1,200 regions, the 8 most visited only 0.7 % of the time"]
+    assert {to_hex(c).upper() for c in subplots(figure)[1].collections[0].get_colors()} == {CONTEXT_COLOUR.upper()}
+    figure = transition_figure(orbit)
+    assert figure.axes == []
+    (sentence,) = [text.get_text() for text in figure.texts]
+    assert sentence == "1,200 regions, the 12 most visited of them only 1.0 % of the time: too many for a graph"
+
+
+def test_a_single_channel_of_a_map_is_drawn_as_points():
+    values = np.array([0.3])
+    while len(values) < 500:
+        values = np.append(values, 1 - 1.9 * abs(values[-1]))
+    orbit = SymbolicOrbit(values[:, None], values[:, None], np.array([[True], [False]]), (values <= 0).astype(int))
+    axes = subplots(symbol_figure(orbit))[0]
+    (dots,) = axes.collections
+    np.testing.assert_allclose(np.asarray(dots.get_offsets()), np.stack([values[:-1], values[1:]], axis=1))
+    assert axes.get_ylabel() == "channel 0, 1 step later"
+
+
 def test_the_heat_map_holds_probabilities_of_a_change_and_bars_the_time_spent(orbit):
     heat, bars, graph = transition_figure(orbit).axes
     image = np.asarray(heat.get_images()[0].get_array())
@@ -144,6 +191,7 @@ def test_regions_that_follow_each_other_are_neighbours_on_the_circle():
 def test_long_codes_are_replaced_by_ranks_and_none_by_a_word():
     orbit = make_orbit([0, 1], np.array([[True] * 13, [False] * 13]))
     assert region_name(orbit, 1) == "#2"
+    assert region_name(make_orbit([0, 1], np.ones((1500, 13), dtype=bool)), 1233) == "#1,234"
     assert region_name(make_orbit([0, 0], np.zeros((1, 0), dtype=bool)), 0) == "linear"
 
 

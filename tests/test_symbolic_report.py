@@ -10,12 +10,12 @@ from hf_tsdyn.metrics import LyapunovSpectrum
 from hf_tsdyn.models.alrnn import ALRNNConfig, ALRNNForPrediction
 from hf_tsdyn.models.alrnn.fixed_points import Cycle
 from hf_tsdyn.models.alrnn.symbolic import SymbolicOrbit
+from hf_tsdyn.symbolic_analysis import SymbolicAnalysis, analyse_symbols
 from hf_tsdyn.symbolic_report import (
     LISTED_CYCLES,
+    LISTED_EXITS,
+    LISTED_REGIONS,
     ROWS,
-    STAGES,
-    SymbolicAnalysis,
-    analyse_symbols,
     render_symbolic_report,
     report_of,
     symbolic_report,
@@ -175,7 +175,7 @@ def test_long_tables_are_cut_and_say_so():
     text = render_symbolic_report(found)
     assert f"{13 - ROWS} more are not listed." in text
     assert "at most 8,192 regions" in text
-    assert "0 real and 0 virtual, in 13 regions." in text
+    assert "0 real and 0 virtual, in visited regions only." in text
 
 
 def test_virtual_cycles_are_listed_where_none_is_real(analysis):
@@ -188,19 +188,103 @@ def test_virtual_cycles_are_listed_where_none_is_real(analysis):
         assert found["num_virtual"] == 1
 
 
-def test_stages_are_told_in_turn(tent):
-    told = []
-    analyse_symbols(tent, np.array([[LOC + 0.3]]), num_steps=600, progress=told.append)
-    assert tuple(told) == STAGES
+def analysis_with(exponents, errors, orbit, dt=1.0):
+    return SymbolicAnalysis(orbit, [], [], LyapunovSpectrum(np.array(exponents), np.array(errors)), 0.0, dt)
 
 
-@pytest.mark.parametrize("dt", [0.0, -1.0, np.nan])
-def test_impossible_intervals_are_refused(tent, dt):
-    with pytest.raises(ValueError, match="dt must be above 0"):
-        symbolic_report(tent, np.array([[LOC]]), dt=dt)
+@pytest.mark.parametrize(
+    ("exponents", "errors", "dimension", "words"),
+    [
+        ([-3.6e-17, -3.7e-17], [1e-18, 1e-18], 2, "not distinguishable from 0"),
+        ([3e-4, -1.0], [2e-4, 0.01], 1, "not distinguishable from 0"),
+        ([-3e-4, -1.0], [2e-4, 0.01], 1, "not distinguishable from 0"),
+        ([0.5, 0.01, -1.0], [0.1, 0.02, 0.1], 2.5, "the model is chaotic"),
+        ([0.5, -1.0], [0.3, 0.1], 1, "not distinguishable from 0"),
+        ([-0.5, -1.0], [0.1, 0.1], 0, "errors shrink"),
+    ],
+)
+def test_exponents_that_cannot_be_told_from_zero_count_as_zero(analysis, exponents, errors, dimension, words):
+    found = report_of(analysis_with(exponents, errors, analysis.orbit))
+    assert found["kaplan_yorke_dimension"] == pytest.approx(dimension)
+    assert found["lyapunov"]["exponents"] == exponents
+    text = render_symbolic_report(found)
+    assert words in text
+    assert ("is chaotic" in text) == (words == "the model is chaotic")
 
 
-def test_a_model_that_runs_away_is_refused():
-    model = make_model([2.0], [[0.0]], [0.0], num_channels=1, num_relu_units=0)
-    with pytest.raises(ValueError, match="the model diverges"):
-        symbolic_report(model, np.array([[LOC + 1]]), num_steps=1000)
+def test_a_rotation_is_not_called_chaotic():
+    rotation = [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
+    model = make_model([0.0, 0.0], rotation, [0.0, 0.0], num_channels=2, num_relu_units=0)
+    found = symbolic_report(model, np.array([[LOC + 1, LOC]]), num_steps=1000)
+    assert found["kaplan_yorke_dimension"] == 2
+    assert found["lyapunov"]["sign_of_largest"] == 0
+
+
+def test_the_entropy_of_switches_is_given_per_unit_of_time(report):
+    # Two regions alternate in the switch graph of the tent map: no choice without stays.
+    assert report["switch_entropy"] == pytest.approx(0, abs=1e-12)
+    assert report["switches_per_time"] == pytest.approx(report["flips_per_step"][0] / 0.5)
+    assert report["switch_entropy_per_time"] == pytest.approx(0, abs=1e-12)
+    assert report["lyapunov"]["sum_of_positive"] == pytest.approx(np.log(SLOPE) / 0.5, rel=1e-6)
+    choices = np.random.default_rng(0).integers(1, 3, 300)
+    symbols = np.stack([np.zeros_like(choices), choices], axis=1).reshape(-1).repeat(5)
+    orbit = SymbolicOrbit(np.zeros((3000, 2)), np.zeros((3000, 2)), np.eye(3, 2, dtype=bool), symbols)
+    found = report_of(analysis_with([0.1], [0.01], orbit, dt=0.1))
+    assert found["switch_entropy_per_time"] == pytest.approx(np.log(2) / 2 * 2, rel=1e-2)
+    text = render_symbolic_report(found)
+    assert "It is an upper bound" in text
+    assert "0.347 nats per switch of region" in text
+
+
+def wandering(num_steps):
+    """An orbit that is in another region at every step."""
+    regions = (np.arange(num_steps)[:, None] >> np.arange(14)) % 2 > 0
+    states = np.random.default_rng(0).normal(size=(num_steps, 14))
+    return SymbolicOrbit(states, states[:, :2], regions, np.arange(num_steps))
+
+
+def test_very_many_regions_are_counted_and_few_of_them_listed():
+    found = report_of(analysis_with([0.1], [0.01], wandering(10_000)))
+    assert (found["num_regions"], len(found["regions"])) == (10_000, LISTED_REGIONS)
+    assert found["topological_entropy"] is None
+    assert found["switch_entropy_per_time"] is None
+    text = render_symbolic_report(found)
+    assert "The run visits 10,000, of which" in text
+    assert f"{10_000 - ROWS:,} more are not listed." in text
+    assert "regions: -. Most regions were left only once" in text
+
+
+def test_of_many_exits_the_likeliest_are_listed():
+    others = np.repeat(np.arange(1, 40), 3)
+    symbols = np.stack([np.zeros_like(others), others], axis=1).reshape(-1)
+    regions = (np.arange(40)[:, None] >> np.arange(6)) % 2 > 0
+    orbit = SymbolicOrbit(np.zeros((len(symbols), 6)), np.zeros((len(symbols), 2)), regions, symbols)
+    first = report_of(analysis_with([0.1], [0.01], orbit))["regions"][0]
+    assert (first["num_exits"], len(first["exits"])) == (39, LISTED_EXITS)
+
+
+def test_fixed_points_of_regions_that_the_run_missed_are_told_apart():
+    # z' = |z| / 2 + 1 stays above 0, with 2 as its point of rest; below 0 the branch has a virtual one at 2 / 3.
+    model = make_model([-0.5], [[1.0]], [1.0], num_channels=1, num_relu_units=1)
+    found = symbolic_report(model, np.array([[LOC + 1]]), num_steps=1000)
+    told = [(point["region"], point["is_real"], point["visited"]) for point in found["fixed_points"]]
+    assert told == [("+", True, True), ("-", False, False)]
+    assert found["num_regions_searched"] == 2
+    text = render_symbolic_report(found)
+    assert "1 real and 1 virtual, in all 2 regions." in text
+    assert "| `-` | virtual, not visited |" in text
+
+
+def test_numbers_above_999_have_commas(analysis):
+    found = report_of(analysis_with([0.1], [0.01], analysis.orbit, dt=1500.0))
+    found["fixed_points"] = [
+        {"region": "+", "is_real": True, "visited": True, "kind": "saddle", "position": [12345.6], "largest_modulus": 2}
+    ]
+    text = render_symbolic_report(found)
+    assert "steps of time 1,500." in text
+    assert "| 12,346 | 2 |" in text
+
+
+def test_a_comparison_that_cannot_be_is_explained(analysis):
+    text = render_symbolic_report(report_of(analysis, note="longest stretch without gaps: 3 steps"))
+    assert "## Against the data\n\nLeft out: longest stretch without gaps: 3 steps.\n" in text

@@ -11,7 +11,7 @@ class ReconstructionConfig(ReconstructionProtocol):
 
     Args:
         name: of the model in tables, cards and results files; that of its run and cell by default.
-        model_id: folder or Hub name for `from_pretrained` in the card's example; the name by default.
+        model_id: folder or Hub name for `from_pretrained` in the card's example; model_cards/NAME by default.
         system: what the series is of.
         dt: time between two steps, the unit of exponents.
         known: published values by metric (`lyapunov_max`, `kaplan_yorke_dimension`), shown beside the model's.

@@ -10,6 +10,9 @@ from hf_tsdyn.models.alrnn import ALRNNConfig
 from hf_tsdyn.reconstruction_card import ReconstructionCardFacts
 from training.reconstruction_config import ReconstructionConfig
 
+SCORED_PATHS = {"data": "OTHER_TEST_DATA", "second_data": "SECOND_DATA"}
+"""What cards call the series that options of the evaluation name."""
+
 
 def reconstruction_card_facts(
     run: dict[str, Any],
@@ -17,17 +20,19 @@ def reconstruction_card_facts(
     *,
     config: ALRNNConfig,
     evaluation: ReconstructionConfig,
+    scored: dict[str, str],
     figures: tuple[tuple[str, str], ...],
 ) -> ReconstructionCardFacts:
     """Return the facts of a run.
 
     Args:
         run, summary: what its run_config.yaml and training_summary.json hold.
+        scored: fingerprints of the series that were named to score on, by option, in place of or beside the run's.
         figures: (path beside the card, caption).
     """
     name = str(evaluation.name)
     card = ModelCardFacts(
-        model_id=evaluation.model_id or name,
+        model_id=evaluation.model_id or f"model_cards/{name}",
         model=name,
         model_type=config.model_type,
         summary=(
@@ -38,15 +43,15 @@ def reconstruction_card_facts(
         context_length=config.warmup_length,
         prediction_length=config.prediction_length,
         channels=str(config.num_channels),
-        training_data=_training_data(run["data"], run["dataset"]),
+        training_data=_training_data(run["data"], run["dataset"], scored),
         training=_training(run["fit"], summary, config),
         limits=(
             "It knows one system, under the parameters and the sampling of its series.",
-            "Single forecasts of a chaotic system lose the truth after a few Lyapunov times; what it reproduces is the "
-            "long-term behaviour.",
+            "Single forecasts of a chaotic system lose the truth after a few Lyapunov times; it is meant to reproduce "
+            "the long-term behaviour, and the table says how well.",
             "Regions, symbols and fixed points are this model's own; another seed may cut the state space otherwise.",
         ),
-        commands=_commands(run, summary, evaluation),
+        commands=_commands(run, summary, evaluation, scored),
         evaluation_dataset=evaluation.system,
         figures=figures,
         tags=("time-series", "dynamical-systems", "chaos", "dynamical-systems-reconstruction", "symbolic-dynamics"),
@@ -54,20 +59,23 @@ def reconstruction_card_facts(
     return ReconstructionCardFacts(card, config, evaluation.system, ships_weights=evaluation.ship_weights)
 
 
-def _training_data(data: dict[str, Any], dataset: dict[str, Any]) -> dict[str, str]:
+def _training_data(data: dict[str, Any], dataset: dict[str, Any], scored: dict[str, str]) -> dict[str, str]:
     validation, test = data["validation_share"], data["test_share"]
     parts = ("train", "validation")
-    smoothed = {
-        part: f", smoothed over {std:g} steps" if (std := data[f"{part}_smoothing"]) else "" for part in parts
-    }
+    smoothed = {part: f", smoothed over {std:g} steps" if (std := data[f"{part}_smoothing"]) else "" for part in parts}
     other = dataset["test_fingerprint"]
-    return {
+    facts = {
         "series": f"the first {1 - validation - test:.0%} of it in time{smoothed['train']}",
         "validation": f"the {validation:.0%} after that{smoothed['validation']}: chooses epoch and seed",
         "fingerprint": f"`{dataset['fingerprint']}`",
         "test": f"another series, fingerprint `{other}`" if other else f"the last {test:.0%}" if test else "none",
         "channels": ", ".join(data.get("columns") or ["all"]),
     }
+    if data.get("item") is not None:
+        facts["item"] = f"series {data['item']} of its file" if isinstance(data["item"], int) else f"`{data['item']}`"
+    if "data" in scored:
+        facts["test"] = f"a series named for the evaluation, fingerprint `{scored['data']}`"
+    return facts
 
 
 def _training(fit: dict[str, Any], summary: dict[str, Any], config: ALRNNConfig) -> dict[str, str]:
@@ -88,7 +96,9 @@ def _training(fit: dict[str, Any], summary: dict[str, Any], config: ALRNNConfig)
     return facts
 
 
-def _commands(run: dict[str, Any], summary: dict[str, Any], evaluation: ReconstructionConfig) -> tuple[str, ...]:
+def _commands(
+    run: dict[str, Any], summary: dict[str, Any], evaluation: ReconstructionConfig, scored: dict[str, str]
+) -> tuple[str, ...]:
     """A sweep of this one cell, with all its settings, and the evaluation of its best."""
     paths = {"path": "DATA"} | ({"test_path": "TEST_DATA"} if run["data"].get("test_path") else {})
     given = {name: value for name, value in asdict(evaluation).items() if name not in ("name", "model_id")}
@@ -96,10 +106,14 @@ def _commands(run: dict[str, Any], summary: dict[str, Any], evaluation: Reconstr
     options = {"name": str(evaluation.name), "seeds": str(summary["seeds"]), "output_dir": "RUNS"}
     options |= {name: json.dumps(_set(values)) for name, values in sections.items()}
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    named = [word for option in scored for word in (f"--{option}", SCORED_PATHS[option])]
+    second = [f"# SECOND_DATA: that of fingerprint {scored['second_data']}"] if "second_data" in scored else []
     return (
-        "# DATA, TEST_DATA: the series of the fingerprints above",
+        f"# {', '.join([*paths.values(), *(['OTHER_TEST_DATA'] if 'data' in scored else [])])}: the series of the "
+        "fingerprints above",
+        *second,
         shlex.join(["python", "-m", "training.sweep", *words]),
-        "python -m training.evaluate_reconstruction RUNS/only/best",
+        shlex.join(["python", "-m", "training.evaluate_reconstruction", "RUNS/only/best", *named]),
     )
 
 

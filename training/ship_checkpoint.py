@@ -4,9 +4,10 @@
 
 The run may be that of a forecaster, of a model that fills gaps or of one that reconstructs a system. The card, the
 checkpoint, the figures and the run's records go to `model_cards/NAME`, the results to `model_cards/results/NAME.json`;
-NAME is the run's `evaluation.name`. In README.md the table between the lines `<!-- results NAME -->` and
-`<!-- end -->` is written anew. With `evaluation.ship_weights` false the weights and the probe, which holds a piece of
-the series, stay behind.
+NAME is the run's `evaluation.name`, or the one that a reconstruction was evaluated under. In README.md the table
+between the lines `<!-- results NAME -->` and `<!-- end -->` is written anew. Where `evaluation.ship_weights` is false
+in the run's settings or in those of its evaluation, the weights and the probe, which holds a piece of the series, stay
+behind.
 """
 
 import argparse
@@ -30,7 +31,8 @@ from hf_tsdyn.reconstruction_card import reconstruction_table
 from hf_tsdyn.results import EvaluationResults, write_atomically
 from training import evaluate_checkpoint, evaluate_completion, evaluate_reconstruction
 from training.evaluate_checkpoint import RESULTS_FILE
-from training.evaluate_reconstruction import TRUTH_FIGURES, was_swept
+from training.evaluate_reconstruction import TRUTH_FIGURES
+from training.reconstruction_request import as_evaluated, was_swept
 from training.run_config import CONFIG_FILE
 from training.train import PROBE_FILE, SUMMARY_FILE
 
@@ -73,21 +75,27 @@ def evaluation_command(checkpoint: Path) -> ModuleType:
 def ship_checkpoint(checkpoint: Path, *, root: Path = ROOT) -> Path:
     """Copy an evaluated run into `root` and return the folder of its card.
 
-    What names a folder of this machine in its settings and its card is replaced: the data's by "DATA" and the like, as
-    the card calls them, those of a model that it started from by the last part of their path.
+    What names a folder of this machine in its settings, results and card is replaced: the data's by "DATA" and the
+    like, as the card calls them, those of a model that it started from by the last part of their path, that of its
+    example by where it is shipped to.
     Raises: FileNotFoundError if the run was not evaluated; ValueError if its name is no name of a folder, a file is too
     large to ship, the results are not its own, or the README has no place for them.
     """
     command = evaluation_command(checkpoint)
     request = command.load_request([str(checkpoint)])
-    name = request.evaluation.name
+    _check_present(checkpoint, [RESULTS_FILE])
+    results = EvaluationResults.read(checkpoint / RESULTS_FILE)
+    evaluation = request.evaluation
+    if command is evaluate_reconstruction:
+        evaluation = as_evaluated(request, results)
+        results.header["evaluation"] = _without_folder(results.header["evaluation"])
+    name = str(evaluation.name)
     target = root / "model_cards" / name
     files = SHIPPED
-    if not getattr(request.evaluation, "ship_weights", True):
+    if not getattr(evaluation, "ship_weights", True):
         files = tuple(file for file in SHIPPED if file not in (WEIGHTS_FILE, PROBE_FILE))
         _check_shows_no_series(checkpoint)
     _check_shippable(checkpoint, name, target, files)
-    results = EvaluationResults.read(checkpoint / RESULTS_FILE)
     if name not in results.header["models"]:
         raise ValueError(f"the results must be those of {name!r}, found {results.header['models']}; evaluate it again.")
     readme = render_readme((root / "README.md").read_text(), name, results)
@@ -105,8 +113,7 @@ def ship_checkpoint(checkpoint: Path, *, root: Path = ROOT) -> Path:
     (part / "README.md").write_text(card)
     shutil.rmtree(target, ignore_errors=True)
     part.rename(target)
-    content = (checkpoint / RESULTS_FILE).read_bytes()
-    write_atomically(root / "model_cards" / "results" / f"{name}.json", content)
+    results.write(root / "model_cards" / "results" / f"{name}.json")
     write_atomically(root / "README.md", readme.encode())
     return target
 
@@ -125,16 +132,20 @@ def _check_shippable(checkpoint: Path, name: str, target: Path, files: Sequence[
         raise ValueError(f"evaluation.name must be the name of a folder to ship, found {name!r}; choose another.")
     if checkpoint.resolve() == target.resolve():
         raise ValueError(f"checkpoint must be a run's own folder, found {checkpoint}, where it would be shipped to.")
-    missing = [file for file in (*files, RESULTS_FILE) if not (checkpoint / file).exists()]
+    _check_present(checkpoint, files)
+    for file in files:
+        size = (checkpoint / file).stat().st_size
+        if size > LARGEST_FILE:
+            raise ValueError(f"{file} must be at most {LARGEST_FILE} bytes to be shipped, found {size}.")
+
+
+def _check_present(checkpoint: Path, files: Sequence[str]) -> None:
+    missing = [file for file in files if not (checkpoint / file).exists()]
     if missing:
         raise FileNotFoundError(
             f"{checkpoint} must hold an evaluated run, found no {missing}; run training.evaluate_checkpoint, "
             "evaluate_completion or evaluate_reconstruction first."
         )
-    for file in files:
-        size = (checkpoint / file).stat().st_size
-        if size > LARGEST_FILE:
-            raise ValueError(f"{file} must be at most {LARGEST_FILE} bytes to be shipped, found {size}.")
 
 
 def _public(settings: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +155,17 @@ def _public(settings: dict[str, Any]) -> dict[str, Any]:
         start = public.get(name)
         if start and not start.startswith("model_cards/") and start.count("/") != 1:
             public[name] = Path(start).name
+    if "evaluation" in public:
+        public["evaluation"] = _without_folder(public["evaluation"])
     return public
+
+
+def _without_folder(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Settings without a `model_id` that is a folder of this machine and no name on the Hub."""
+    model_id = evaluation.get("model_id") or ""
+    is_name = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", model_id) and not Path(model_id).exists()
+    public = is_name or not model_id or model_id.startswith("model_cards/")
+    return evaluation if public else evaluation | {"model_id": None}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

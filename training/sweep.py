@@ -10,6 +10,7 @@ each cell (CELL/best). The same command resumes a sweep that was stopped; what i
 work was divided.
 """
 
+import os
 import sys
 import threading
 import time
@@ -22,13 +23,22 @@ from joblib import Parallel, cpu_count, delayed
 from joblib.parallel import get_active_backend
 from tqdm import tqdm
 
+from hf_tsdyn.metrics.invariants import Floor
 from hf_tsdyn.parallel import joblib_backend
 from training.sweep_best import write_best
-from training.sweep_chunks import Chunk, plan_chunks, read_epochs, train_chunk
+from training.sweep_chunks import Chunk, plan_chunks, train_chunk
 from training.sweep_config import Cell, SweepConfig, build_cells, load_sweep_config
 from training.sweep_data import SweepSeries, load_series
 from training.sweep_folder import SweepFolder
-from training.sweep_table import TABLE_FILE, choose_best, collect_results, load_results, render_table, write_results
+from training.sweep_table import (
+    TABLE_FILE,
+    choose_best,
+    collect_results,
+    floor_scores,
+    load_results,
+    render_table,
+    write_results,
+)
 
 POLL_SECONDS = 0.5
 
@@ -43,6 +53,7 @@ class Sweep:
     cells: list[Cell]
     chunks: list[Chunk]
     folder: SweepFolder
+    floor: dict[str, Floor]
 
     def missing(self) -> list[Chunk]:
         """Return the chunks of all shards that are not done."""
@@ -58,10 +69,11 @@ def prepare(config: SweepConfig, resolved: dict[str, Any]) -> Sweep:
     cells = build_cells(config, series.num_channels)
     for cell in cells:
         check_lengths(cell, config, series)
+    floor = floor_scores(series, config.evaluation)
     record = resolved | {"dataset": {"fingerprint": series.fingerprint, "test_fingerprint": series.test_fingerprint}}
     folder = SweepFolder(config.output_dir)
     folder.claim(record)
-    return Sweep(config, record, series, cells, plan_chunks(cells, config), folder)
+    return Sweep(config, record, series, cells, plan_chunks(cells, config), folder, floor)
 
 
 def check_lengths(cell: Cell, config: SweepConfig, series: SweepSeries) -> None:
@@ -89,31 +101,38 @@ def train_missing(sweep: Sweep, *, show_progress: bool) -> None:
     index, count = map(int, (config.shard or "0/1").split("/"))
     chunks = [chunk for chunk in sweep.chunks[index::count] if chunk.missing(folder)]
     jobs = min(cpu_count() if config.jobs == -1 else config.jobs, max(len(chunks), 1))
-    tasks = [delayed(train_chunk)(chunk, sweep.series, config.evaluation, folder) for chunk in chunks]
+    tasks = [delayed(train_chunk)(chunk, sweep.series, config.evaluation, folder, os.getpid()) for chunk in chunks]
     with joblib_backend(config.backend, jobs=config.jobs), epoch_bar(chunks, folder, show=show_progress) as bar:
         # Ray's pool hands over its results at the end alone.
         streams = cast(Any, get_active_backend()[0]).supports_return_generator
         # Without maps of large arrays, which would be read-only in workers and writable in this process.
         parallel = Parallel(jobs, return_as="generator_unordered" if streams else "list", max_nbytes=None)
-        exploded = 0
+        failed = 0
         for number in cast(Iterable[int], parallel(tasks)):
-            exploded += number
-            bar.set_postfix_str(f"exploded {exploded}")
+            failed += number
+            bar.set_postfix_str(f"failed {failed}")
 
 
 @contextmanager
 def epoch_bar(chunks: Sequence[Chunk], folder: SweepFolder, *, show: bool) -> Iterator[tqdm]:
-    """Show the epochs of chunks that workers count in files."""
-    files = [chunk.progress_file(folder) for chunk in chunks]
+    """Show the epochs of chunks that workers have done."""
     total = sum(chunk.cell.fit.num_epochs for chunk in chunks)
     interval = 0.2 if sys.stderr.isatty() else 30.0
     done = threading.Event()
     with tqdm(total=total, unit="epoch", mininterval=interval, disable=not show or not chunks) as bar:
-        bar.initial = bar.n = sum(map(read_epochs, files))
+        done_epochs = [0] * len(chunks)
+
+        def count() -> int:
+            for place, chunk in enumerate(chunks):
+                if done_epochs[place] < chunk.cell.fit.num_epochs:
+                    done_epochs[place] = chunk.epochs(folder)
+            return sum(done_epochs)
+
+        bar.initial = bar.n = count()
 
         def follow() -> None:
             while not done.wait(POLL_SECONDS):
-                bar.update(sum(map(read_epochs, files)) - bar.n)
+                bar.update(count() - bar.n)
 
         watcher = threading.Thread(target=follow, daemon=True)
         watcher.start()
@@ -122,16 +141,24 @@ def epoch_bar(chunks: Sequence[Chunk], folder: SweepFolder, *, show: bool) -> It
         finally:
             done.set()
             watcher.join()
-            bar.update(sum(map(read_epochs, files)) - bar.n)
+            bar.update(count() - bar.n)
 
 
-def finish(sweep: Sweep, *, wall_seconds: float) -> dict[str, Any]:
-    """Write checkpoints and table of a sweep of which nothing is missing; return its results."""
-    for cell in sweep.cells:
-        write_best(cell, sweep.record, sweep.series, sweep.config.all_seeds, sweep.folder)
-    results = collect_results(sweep.config, sweep.cells, sweep.series, sweep.folder, wall_seconds=wall_seconds)
-    write_results(results, sweep.folder)
-    sweep.folder.clear_progress()
+def finish(sweep: Sweep, *, wall_seconds: float | None) -> dict[str, Any]:
+    """Write what is missing of checkpoints and table of a sweep that is trained; return its results.
+
+    wall_seconds: of the training in this launch, None if there was none: a table that is there stays.
+    """
+    with sweep.folder.lock_all():
+        for cell in sweep.cells:
+            write_best(cell, sweep.record, sweep.series, sweep.config.all_seeds, sweep.folder)
+        results = load_results(sweep.folder) if wall_seconds is None else None
+        if results is None:
+            results = collect_results(
+                sweep.config, sweep.cells, sweep.series, sweep.floor, sweep.folder, wall_seconds=wall_seconds or 0.0
+            )
+            write_results(results, sweep.folder)
+        sweep.folder.clear_progress()
     return results
 
 
@@ -151,18 +178,15 @@ def run(sweep: Sweep, *, show_progress: bool = True) -> None:
 
     Raises: ValueError if every seed of some cell exploded; the results are written then, too.
     """
-    start = time.perf_counter()
-    results = None
+    start, wall_seconds = time.perf_counter(), None
     if sweep.missing():
         train_missing(sweep, show_progress=show_progress)
-    else:
-        results = load_results(sweep.folder)
+        wall_seconds = time.perf_counter() - start
     missing = sweep.missing()
     if missing:
         print(f"share {sweep.config.shard} is done; {len(missing)} chunks of other shares are not. The last finishes.")
         return
-    if results is None:
-        results = finish(sweep, wall_seconds=time.perf_counter() - start)
+    results = finish(sweep, wall_seconds=wall_seconds)
     print(render_table(results))
     print(f"table: {sweep.folder.path / TABLE_FILE}; checkpoints: {sweep.folder.path}/CELL/best")
     check_cells(sweep)

@@ -17,28 +17,36 @@ from training.probe import PROBE_FILE
 from training.run_config import CONFIG_FILE
 from training.sweep_config import Cell
 from training.sweep_data import SweepSeries
-from training.sweep_folder import BEST, Member, SweepFolder, to_json, without_transformers_bars
+from training.sweep_folder import BEST, Member, SweepFolder, load_model, to_json
 from training.sweep_table import choose_best
 from training.train import SUMMARY_FILE
+
+FILES = ("config.json", "model.safetensors", CONFIG_FILE, PROBE_FILE, SUMMARY_FILE)
 
 
 def write_best(
     cell: Cell, record: dict[str, Any], series: SweepSeries, seeds: Sequence[int], folder: SweepFolder
 ) -> None:
-    """Write the checkpoint of a cell whose seeds are all done, unless it is there or every seed exploded."""
+    """Write what is missing of the checkpoint of a cell whose seeds are all done, unless every seed failed.
+
+    Of one that is there the settings are those of the last launch: it may forbid to ship weights, or find series moved.
+    """
     target = folder.path / cell.name / BEST
     members = folder.load_members(cell.name, seeds)
     best = choose_best(members)
-    if best is None or target.exists():
+    if best is None:
+        return
+    settings = yaml.safe_dump(cell_settings(cell, record, best.seed), sort_keys=False).encode()
+    if all((target / name).is_file() for name in FILES):
+        if (target / CONFIG_FILE).read_bytes() != settings:
+            write_atomically(target / CONFIG_FILE, settings)
         return
     source = folder.of_seed(cell.name, best.seed)
-    with without_transformers_bars():
-        model = ALRNNForPrediction.from_pretrained(source)
+    model = load_model(source)
     with folder.complete_folder(target) as scratch:
         for name in ("config.json", "model.safetensors"):
             shutil.copyfile(source / name, scratch / name)
-        settings = cell_settings(cell, record, best.seed)
-        write_atomically(scratch / CONFIG_FILE, yaml.safe_dump(settings, sort_keys=False).encode())
+        write_atomically(scratch / CONFIG_FILE, settings)
         _save_probe(model, series, scratch / PROBE_FILE)
         write_atomically(scratch / SUMMARY_FILE, to_json(_summary(model, best, members, series)))
 

@@ -19,6 +19,9 @@ from training.reconstruction_config import ReconstructionConfig
 from training.run_config import build_model_config, flatten
 from training.sweep_data import SweepData
 
+SPOKEN_OUT = {"data.item": 0}
+"""What settings that are null, which a record leaves out, stand for."""
+
 _SHOWN = {item.name for item in dataclasses.fields(ReconstructionConfig)} - {
     item.name for item in dataclasses.fields(ReconstructionProtocol)
 }
@@ -43,7 +46,8 @@ class SweepConfig:
         grid: lists of values by field, `model.num_relu_units: [2, 10]` or `fit.learning_rate: [1e-3, 5e-3]`; every
             combination is a cell.
         num_seeds: models of each cell.
-        seeds: of the models of each cell, in place of 0, 1, ...
+        seeds: of the models of each cell, in place of 0, 1, ...: more of them are another sweep, in a folder of its
+            own, as the choice of the best depends on them.
         fit: epochs, batches, learning rate; `evaluation.invariants` says how a divergence is measured here too.
         evaluation: how the finished models are scored on test data, which no choice depends on, and what cards say.
         output_dir: folder of the sweep.
@@ -141,7 +145,7 @@ def differing_settings(found: dict[str, Any], wanted: dict[str, Any]) -> list[st
     """Return the names of settings that decide results and differ between two records."""
     parser = _parser()
     defaults = _plain(parser, parser.get_defaults())  # an older record lacks fields that came later
-    one, other = (flatten(defaults) | flatten(record) for record in (found, wanted))
+    one, other = (SPOKEN_OUT | flatten(defaults) | flatten(record) for record in (found, wanted))
     differing = {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
     return sorted(name for name in differing if not f"{name}.".startswith(tuple(f"{idle}." for idle in IDLE)))
 

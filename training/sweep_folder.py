@@ -1,8 +1,10 @@
 """The folder of a sweep: its settings, one folder a trained model, and what is under way.
 
-A model's folder appears with all its files at once. Below `.progress` lie the states that a killed run goes on from.
+A model's folder appears with all its files at once. Below `.progress` lie the states that a killed run goes on from,
+and the locks of those at work.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -14,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 from transformers.utils import logging
 
+from hf_tsdyn.models.alrnn import ALRNNForPrediction
 from hf_tsdyn.models.alrnn.fitting import FitResult, FitStatus
 from hf_tsdyn.results import write_atomically
 from training.sweep_config import differing_settings
@@ -23,6 +27,8 @@ from training.sweep_config import differing_settings
 CONFIG_FILE = "sweep_config.yaml"
 HISTORY_FILE = "history.json"
 BEST = "best"
+DELETE = "delete that file, and the same sweep writes it again"
+_SPELLED = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,37 @@ class Member:
     @classmethod
     def from_json(cls, content: bytes) -> "Member":
         """Return what `to_json` wrote."""
-        values = json.loads(content)
-        history = [{name: float(value) for name, value in row.items()} for row in values["history"]]
-        scores = {name: float(value) for name, value in values["scores"].items()}
-        read = {"status": FitStatus[values["status"].upper()], "best_divergence": float(values["best_divergence"])}
-        return cls(**values | read | {"history": history, "scores": scores})
+        values = from_json(content)
+        return cls(**values | {"status": FitStatus[values["status"].upper()]})
+
+    @classmethod
+    def read(cls, file: Path) -> "Member":
+        """Return the record in a file; ValueError, naming it, if it is damaged."""
+        try:
+            return cls.from_json(file.read_bytes())
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} must be a whole record of a fit, found {error!r}; {DELETE}.") from error
+
+
+def load_model(folder: Path) -> ALRNNForPrediction:
+    """Return the model in a folder; ValueError, naming it, if its files are damaged or gone."""
+    try:
+        with without_transformers_bars():
+            return ALRNNForPrediction.from_pretrained(folder)
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{folder} must hold a whole model.safetensors and config.json, found that {error}; delete that folder, "
+            "and the same sweep writes it again."
+        ) from error
+
+
+def from_json(content: bytes) -> Any:
+    """Return what `to_json` wrote, "Infinity" and "NaN" as numbers again."""
+
+    def with_numbers(row: dict[str, Any]) -> dict[str, Any]:
+        return {name: float(value) if value in _SPELLED.values() else value for name, value in row.items()}
+
+    return json.loads(content, object_hook=with_numbers)
 
 
 def to_json(content: Any) -> bytes:
@@ -70,8 +102,7 @@ def _spelled(content: Any) -> Any:
         return {name: _spelled(value) for name, value in content.items()}
     if isinstance(content, list | tuple):
         return [_spelled(value) for value in content]
-    special = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
-    return special.get(str(content), content) if isinstance(content, float) else content
+    return _SPELLED.get(str(content), content) if isinstance(content, float) else content
 
 
 @contextmanager
@@ -119,7 +150,7 @@ class SweepFolder:
 
     def load_member(self, cell: str, seed: int) -> Member:
         """Return what came of a seed that is done."""
-        return Member.from_json((self.of_seed(cell, seed) / HISTORY_FILE).read_bytes())
+        return Member.read(self.of_seed(cell, seed) / HISTORY_FILE)
 
     def load_members(self, cell: str, seeds: Sequence[int]) -> list[Member]:
         """Return what came of all seeds of a cell."""
@@ -135,7 +166,10 @@ class SweepFolder:
 
     @contextmanager
     def complete_folder(self, target: Path) -> Iterator[Path]:
-        """Give an empty folder to fill, which takes the name `target` when all is written; one that is there stays."""
+        """Give an empty folder to fill, which takes the name `target` when all is written.
+
+        Of a target that is there all files stay, and what it lacks is added.
+        """
         target.parent.mkdir(parents=True, exist_ok=True)
         self.progress.mkdir(exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=self.progress))
@@ -145,11 +179,42 @@ class SweepFolder:
             try:
                 os.rename(scratch, target)
             except OSError:
-                if not target.exists():  # another run may have written the same
+                if not target.is_dir():
                     raise
+                for file in scratch.iterdir():
+                    if not (target / file.name).exists():
+                        os.replace(file, target / file.name)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Wait until no other run holds the lock of this name, and hold it."""
+        self.progress.mkdir(parents=True, exist_ok=True)
+        with _locked(self.progress / f"{name}.lock"):
+            self.progress.mkdir(exist_ok=True)  # the run that held it may have cleared it away
+            yield
+
+    @contextmanager
+    def lock_all(self) -> Iterator[None]:
+        """Wait until no other run writes what belongs to the sweep as a whole, and keep others from it."""
+        with _locked(self.path / CONFIG_FILE):
+            yield
+
     def clear_progress(self) -> None:
-        """Remove what only an unfinished sweep needs."""
+        """Remove what only an unfinished sweep needs, unless another run still works there."""
+        try:
+            for file in self.progress.glob("*.lock"):
+                with _locked(file, wait=False):
+                    pass
+        except BlockingIOError:
+            return
         shutil.rmtree(self.progress, ignore_errors=True)
+
+
+@contextmanager
+def _locked(file: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock that ends with the process; BlockingIOError if another holds it, unless to `wait`."""
+    with file.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield

@@ -1,6 +1,5 @@
 """What came of a sweep: one row a model, the best of each cell, the floor that a perfect model would have."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,14 +7,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_tsdyn.metrics.invariants import Floor, spectrum_distance, state_space_divergence, truth_floor
+from hf_tsdyn.metrics.invariants import (
+    Floor,
+    complete_series,
+    spectrum_distance,
+    state_space_divergence,
+    truth_floor,
+)
 from hf_tsdyn.models.alrnn.fitting import FitStatus
 from hf_tsdyn.provenance import git_revision, hardware_class, package_versions
 from hf_tsdyn.reconstruction import ReconstructionProtocol
 from hf_tsdyn.results import write_atomically
 from training.sweep_config import Cell, SweepConfig
 from training.sweep_data import SweepSeries
-from training.sweep_folder import Member, SweepFolder, to_json
+from training.sweep_folder import DELETE, Member, SweepFolder, from_json, to_json
 
 RESULTS_FILE = "results.json"
 TABLE_FILE = "results.md"
@@ -36,7 +41,13 @@ def choose_best(members: Sequence[Member]) -> Member | None:
 
 
 def collect_results(
-    config: SweepConfig, cells: Sequence[Cell], series: SweepSeries, folder: SweepFolder, *, wall_seconds: float
+    config: SweepConfig,
+    cells: Sequence[Cell],
+    series: SweepSeries,
+    floor: Mapping[str, Floor],
+    folder: SweepFolder,
+    *,
+    wall_seconds: float,
 ) -> dict[str, Any]:
     """Return the results of a finished sweep as plain values: `header`, `rows` in the grid's order, `floor`.
 
@@ -64,7 +75,7 @@ def collect_results(
         "hardware": hardware_class(torch.device("cpu")),
         "git_revision": git_revision(),
     }
-    floors = {name: floor._asdict() for name, floor in floor_scores(series, protocol).items()}
+    floors = {name: entry._asdict() for name, entry in floor.items()}
     return {"header": header, "rows": rows, "floor": floors}
 
 
@@ -83,7 +94,10 @@ def _row(cell: Cell, member: Member, *, selected: bool) -> dict[str, Any]:
 
 
 def floor_scores(series: SweepSeries, protocol: ReconstructionProtocol) -> dict[str, Floor]:
-    """Return, by column, what a perfect model would score at half the length, and the steps of that."""
+    """Return, by column, what a perfect model would score at half the length, and the steps of that.
+
+    Raises: ValueError, naming the part of the series that cannot be scored on: too short, or constant in a channel.
+    """
     options = protocol.invariants
 
     def divergence(truth: np.ndarray, generated: np.ndarray) -> float:
@@ -92,11 +106,16 @@ def floor_scores(series: SweepSeries, protocol: ReconstructionProtocol) -> dict[
     def distance(truth: np.ndarray, generated: np.ndarray) -> float:
         return spectrum_distance(truth, generated, smoothing=options.spectrum_smoothing)
 
-    floor = {"validation_divergence": truth_floor(series.validation, divergence)}
-    if series.test is not None:
-        truth = protocol.compared(series.test)
-        floor["state_space_divergence"] = truth_floor(truth, divergence)
-        floor["spectrum_distance"] = truth_floor(truth, distance)
+    part, floor = "validation", {}
+    try:
+        floor["validation_divergence"] = truth_floor(series.validation, divergence)
+        if series.test is not None:
+            part, truth = "test", protocol.compared(series.test)
+            complete_series("truth", protocol.predicted(series.test, context_length=1))
+            floor["state_space_divergence"] = truth_floor(truth, divergence)
+            floor["spectrum_distance"] = truth_floor(truth, distance)
+    except ValueError as error:
+        raise ValueError(f"the {part} part of the series cannot be scored on: {error}") from error
     return floor
 
 
@@ -107,13 +126,16 @@ def write_results(results: Mapping[str, Any], folder: SweepFolder) -> None:
 
 
 def load_results(folder: SweepFolder) -> dict[str, Any] | None:
-    """Return the results that `write_results` wrote, None if there are none yet."""
+    """Return the results that `write_results` wrote, None if there are none yet; ValueError on a damaged file."""
     file = folder.path / RESULTS_FILE
-    return json.loads(file.read_text()) if file.is_file() else None
+    try:
+        return from_json(file.read_bytes()) if file.is_file() else None
+    except ValueError as error:
+        raise ValueError(f"{file} must be whole JSON, found {error}; {DELETE}.") from error
 
 
 def render_table(results: Mapping[str, Any]) -> str:
-    """Return the results as a Markdown page: a row a model, the chosen of each cell in bold, then the floor."""
+    """Return the results as a Markdown page: a row a model, the chosen of each cell in bold; the floor below."""
     header, rows, floor = results["header"], results["rows"], results["floor"]
     fields = list(rows[0]["values"])
     scores = [name for name in SCORE_LABELS if any(name in row["scores"] for row in rows)]
@@ -125,8 +147,6 @@ def render_table(results: Mapping[str, Any]) -> str:
         cells += [row["scores"].get(name) for name in scores] + [row["cpu_seconds"]]
         shown = [str(row["values"][field]) for field in fields] + [_shown(cell) for cell in cells]
         lines.append(_line([f"**{cell}**" for cell in shown] if row["selected"] else shown))
-    values = [floor.get(name, {}).get("value") for name in ("validation_divergence", *scores)]
-    lines.append(_line(["truth", *[""] * (len(fields) + 2), *(_shown(value) for value in values), ""]))
     return "\n".join([*lines, "", *_notes(header, rows, floor), ""])
 
 
@@ -145,7 +165,8 @@ def _shown(value: float | str | None) -> str:
 def _notes(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], floor: Mapping[str, Any]) -> list[str]:
     """What a reader must know of the numbers."""
     steps = header["num_steps"]
-    halves = {name: f"{entry['steps']:,}" for name, entry in floor.items()}
+    labels = {"validation_divergence": "validation divergence"} | SCORE_LABELS
+    floors = [f"{labels[name]} {_shown(entry['value'])} ({entry['steps']:,} steps)" for name, entry in floor.items()]
     tested = (
         f"; test scores on {steps['test']:,} steps after {header['discard']}, which chose nothing (n-step error: "
         f"n = {header['invariants']['prediction_steps']})"
@@ -154,12 +175,14 @@ def _notes(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], floor: 
     )
     notes = [
         f"Bold: the least validation divergence of its cell, on {steps['validation']:,} steps{tested}.",
-        "Truth: the floor, one half of the true series scored against the other "
-        f"({halves['validation_divergence']} steps each in validation"
-        + (f", {halves['state_space_divergence']} in test" if "test" in steps else "")
-        + "); it falls with the number of steps.",
+        f"The floor, one half of the true series scored against the other: {', '.join(floors)}. It falls with the "
+        "number of steps, and that of the table's numbers, at full length, is lower.",
         f"{header['cpu_seconds']:,} CPU seconds of training, {header['wall_seconds_of_last_launch']:,} seconds of the "
         "last launch.",
     ]
-    exploded = sum(row["status"] == FitStatus.EXPLODED.name.lower() for row in rows)
-    return notes + ([f"Exploded ({exploded} of {len(rows)}): {FitStatus.EXPLODED.value}."] if exploded else [])
+    found = [FitStatus[row["status"].upper()] for row in rows]
+    failed = [status for status in FitStatus if status is not FitStatus.COMPLETED and status in found]
+    counts = [f"{found.count(status)} of {len(rows)}" for status in failed]
+    return notes + [
+        f"{status.name.capitalize()} ({count}): {status.value}." for status, count in zip(failed, counts, strict=True)
+    ]

@@ -26,13 +26,16 @@ from hf_tsdyn.figures import save_figure
 from hf_tsdyn.models.alrnn import ALRNNConfig, ALRNNForPrediction
 from hf_tsdyn.reconstruction_figures import reconstruction_figure, spectrum_figure
 from hf_tsdyn.results import write_atomically
+from hf_tsdyn.symbolic_analysis import STAGES, SymbolicAnalysis, analyse_symbols
 from hf_tsdyn.symbolic_figures import symbol_figure, transition_figure
-from hf_tsdyn.symbolic_report import STAGES, SymbolicAnalysis, analyse_symbols, render_symbolic_report, report_of
+from hf_tsdyn.symbolic_report import render_symbolic_report, report_of
 from training.probe import PROBE_FILE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SHORTEST_STRETCH = 100
+"""Steps without gaps that data need to be compared with."""
 REPORT_FILE, TEXT_FILE = "symbolic.json", "symbolic.md"
 CAPTIONS = {
     "symbols": "The free run, coloured by linear region, and the fixed points",
@@ -44,11 +47,16 @@ CAPTIONS = {
 
 @dataclass(frozen=True)
 class Start:
-    """Where the free run starts, (time, channels), what it is compared with, if anything, and the time of a step."""
+    """Where the free run starts, and what it is compared with.
+
+    past_values: (time, channels). truth: (time, channels) without gaps, or None. dt: time of a step.
+    note: why data are not compared with.
+    """
 
     past_values: np.ndarray
     truth: np.ndarray | None
     dt: float
+    note: str | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,8 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output = options.output or options.checkpoint
     try:
         model = load_model(options.checkpoint)
-        start = find_start(model, options.checkpoint, options.data)
-        text = write_report(model, start, output, dt=options.dt or start.dt, num_steps=options.num_steps)
+        start = find_start(model, options.checkpoint, options.data, num_steps=options.num_steps)
+        dt = start.dt if options.dt is None else options.dt
+        text = write_report(model, start, output, dt=dt, num_steps=options.num_steps)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     print(text)
@@ -92,8 +101,10 @@ def load_model(checkpoint: Path) -> ALRNNForPrediction:
     return AutoModelForTimeSeriesPrediction.from_pretrained(checkpoint).eval()
 
 
-def find_start(model: ALRNNForPrediction, checkpoint: Path, data: Path | None) -> Start:
+def find_start(model: ALRNNForPrediction, checkpoint: Path, data: Path | None, *, num_steps: int) -> Start:
     """Return the first steps of the data, with its longest stretch without gaps as truth, or what stands in for them.
+
+    num_steps: of the free run, which says how much of the truth is compared.
 
     Raises: FileNotFoundError if there is no such file; ValueError if it holds other than one series.
     """
@@ -102,7 +113,9 @@ def find_start(model: ALRNNForPrediction, checkpoint: Path, data: Path | None) -
         if len(content.series) != 1:
             raise ValueError(f"data must hold one series, found {len(content.series)} in {str(data)!r}; choose one.")
         values = np.array(content.series[0].T, dtype=np.float64)
-        return Start(values[: model.config.warmup_length], longest_stretch(values), content.dt)
+        truth = longest_stretch(values)
+        note = comparison_obstacle(truth, num_steps)
+        return Start(values[: model.config.warmup_length], None if note else truth, content.dt, note)
     probe = load_file(checkpoint / PROBE_FILE) if (checkpoint / PROBE_FILE).is_file() else {}
     if "past_values" in probe:
         return Start(probe["past_values"][0], None, 1.0)
@@ -111,10 +124,24 @@ def find_start(model: ALRNNForPrediction, checkpoint: Path, data: Path | None) -
 
 def longest_stretch(values: np.ndarray) -> np.ndarray:
     """Return the longest part of a series (time, channels) in which every value is seen."""
-    gaps = np.flatnonzero(np.isnan(values).any(axis=1))
+    gaps = np.flatnonzero(~np.isfinite(values).all(axis=1))
     borders = np.concatenate([[-1], gaps, [len(values)]])
     longest = int(np.argmax(np.diff(borders)))
     return values[borders[longest] + 1 : borders[longest + 1]]
+
+
+def comparison_obstacle(truth: np.ndarray, num_steps: int) -> str | None:
+    """Say what keeps a free run of so many steps from being compared with a truth (time, channels) without gaps."""
+    if len(truth) < SHORTEST_STRETCH:
+        return (
+            f"a comparison needs {SHORTEST_STRETCH} steps of data without gaps, longest stretch without gaps: "
+            f"{len(truth):,} steps"
+        )
+    compared = truth[: min(len(truth) // 2, num_steps)]
+    constant = np.flatnonzero(np.ptp(compared, axis=0) == 0).tolist()
+    if constant:
+        return f"the data do not vary in channels {constant} over the {len(compared):,} steps to compare"
+    return None
 
 
 def write_report(model: ALRNNForPrediction, start: Start, output: Path, *, dt: float, num_steps: int) -> str:
@@ -127,7 +154,7 @@ def write_report(model: ALRNNForPrediction, start: Start, output: Path, *, dt: f
 
         analysis = analyse_symbols(model, start.past_values, dt=dt, num_steps=num_steps, progress=begin)
         begin("comparison")
-        report = report_of(analysis, truth=start.truth)
+        report = report_of(analysis, truth=start.truth, note=start.note)
         begin("figures")
         captions = write_figures(analysis, start.truth, output)
         progress.update()

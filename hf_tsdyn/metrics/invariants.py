@@ -220,8 +220,8 @@ def _log_mixture(samples: np.ndarray, centres: np.ndarray, variance: float) -> N
     return log_density - np.log(len(centres))
 
 
-def _spectrum(channel: np.ndarray, smoothing: float) -> NDArray[np.float64]:
-    """Return the smoothed power spectrum, of sum 1; the channel's scale drops out."""
+def smoothed_spectrum(channel: np.ndarray, smoothing: float) -> NDArray[np.float64]:
+    """Return the smoothed power spectrum from frequency 0 on, of sum 1, of a channel (time,) that varies."""
     centred = channel - channel.mean()
     power = np.abs(np.fft.rfft(centred / np.abs(centred).max())) ** 2
     power = gaussian_filter1d(power, smoothing)
@@ -232,7 +232,7 @@ def _hellinger(truth: np.ndarray, generated: np.ndarray, smoothing: float) -> fl
     """Return the Hellinger distance between the spectra of two channels, 1 where the generated one is constant."""
     if generated.min() == generated.max():
         return 1.0
-    difference = np.sqrt(_spectrum(truth, smoothing)) - np.sqrt(_spectrum(generated, smoothing))
+    difference = np.sqrt(smoothed_spectrum(truth, smoothing)) - np.sqrt(smoothed_spectrum(generated, smoothing))
     return np.sqrt(np.sum(difference**2) / 2)
 
 

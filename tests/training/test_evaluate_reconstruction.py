@@ -14,6 +14,7 @@ from hf_tsdyn.reconstruction import FLOOR, LINEAR, PERSISTENCE, TRUTH
 from hf_tsdyn.reconstruction_card import reconstruction_table
 from hf_tsdyn.results import EvaluationResults
 from training import evaluate_reconstruction, sweep
+from training.reconstruction_facts import reconstruction_card_facts
 from training.sweep_config import load_sweep_config
 
 SETTINGS = {
@@ -103,7 +104,8 @@ def test_the_cards_command_is_the_same_sweep(evaluated, runs):
 
 
 def test_options_override_the_runs_settings(best, runs):
-    options = ["--data", str(runs / "train.npy"), "--dt", "0.5", "--evaluation.num_steps", "300"]
+    np.save(runs / "other.npy", circle(500, 1.0))
+    options = ["--data", str(runs / "other.npy"), "--dt", "0.5", "--evaluation.num_steps", "300"]
     second = ["--second_data", str(runs / "test.npy"), "--evaluation.name", "other"]
     evaluate_reconstruction.main([str(best), *options, *second])
     results = EvaluationResults.read(best / "results.json")
@@ -113,7 +115,90 @@ def test_options_override_the_runs_settings(best, runs):
     assert floors == {150, 300}
     card = (best / "README.md").read_text()
     assert "at full length another series against it" in card
+    assert "a step being 0.5 of it" in card
+    assert f"| test | a series named for the evaluation, fingerprint `{results.header['scored']['data']}`" in card
+    assert f"SECOND_DATA: that of fingerprint {results.header['scored']['second_data']}" in card
+    assert "RUNS/only/best --data OTHER_TEST_DATA --second_data SECOND_DATA" in card
+    (sweep_command,) = re.findall(r"^python -m training.sweep (.*)$", card, re.MULTILINE)
+    config, _ = load_sweep_config(shlex.split(sweep_command))
+    assert (config.name, config.evaluation.dt, config.evaluation.num_steps) == ("other", 0.5, 300)
+    request = evaluate_reconstruction.load_request([str(best)])
+    assert evaluate_reconstruction.render_card(request, results, AutoConfig.from_pretrained(best)) == card
     assert "history.png" not in card  # the other seeds lie beside the run, not beside this copy
+
+
+def test_a_second_series_that_is_no_floor_is_refused(best, runs, tmp_path):
+    np.save(tmp_path / "short.npy", circle(300, 1.0))
+    np.save(tmp_path / "wide.npy", np.hstack([circle(420, 1.0)] * 2))
+    for second in (tmp_path / "short.npy", tmp_path / "wide.npy", runs / "test.npy"):
+        with pytest.raises(SystemExit, match="second true series must have at least the 400 steps"):
+            evaluate_reconstruction.main([str(best), "--second_data", str(second)])
+
+
+def test_training_data_are_no_test_data(best, runs, tmp_path):
+    np.save(tmp_path / "start.npy", circle(1000, 0.0)[:800].astype(np.float64))
+    for seen in (runs / "train.npy", tmp_path / "start.npy"):
+        with pytest.raises(SystemExit, match="error: --data must name a series that the run was not trained on"):
+            evaluate_reconstruction.main([str(best), "--data", str(seen)])
+
+
+def test_a_named_series_is_scored_on_when_the_runs_own_has_moved(best, runs, tmp_path, capsys):
+    run = yaml.safe_load((best / "run_config.yaml").read_text())
+    run["data"] |= {"path": "moved.npy", "columns": ["1", "0"]}
+    (best / "run_config.yaml").write_text(yaml.safe_dump(run))
+    with pytest.raises(
+        SystemExit, match=r"found nothing at 'moved.npy'; restore it, or name a true series with --data"
+    ):
+        evaluate_reconstruction.main([str(best)])
+    np.save(tmp_path / "wide.npy", np.column_stack([circle(420, 1.0), np.arange(420)]))
+    evaluate_reconstruction.main([str(best), "--data", str(tmp_path / "wide.npy")])
+    assert "without the linear baseline" in capsys.readouterr().out
+    results = EvaluationResults.read(best / "results.json")
+    assert results.header["models"] == ["round", PERSISTENCE, FLOOR, TRUTH]
+    assert "no `linear` model, as the training series was not at hand" in (best / "README.md").read_text()
+    np.save(tmp_path / "two.npy", np.stack([circle(420, 1.0)] * 2))
+    with pytest.raises(SystemExit, match=r"--data must leave no doubt which of the 2 series .* name a path that holds"):
+        evaluate_reconstruction.main([str(best), "--data", str(tmp_path / "two.npy")])
+
+
+def test_with_another_test_series_the_runs_own_need_not_be_there(best, runs, tmp_path):
+    run = yaml.safe_load((best / "run_config.yaml").read_text())
+    run["data"]["test_path"] = "moved.npy"
+    (best / "run_config.yaml").write_text(yaml.safe_dump(run))
+    np.save(tmp_path / "other.npy", circle(420, 1.0))
+    evaluate_reconstruction.main([str(best), "--data", str(tmp_path / "other.npy")])
+    assert LINEAR in EvaluationResults.read(best / "results.json").header["models"]
+
+
+def test_what_the_run_forbids_to_ship_no_option_allows(best, capsys):
+    change_settings(best, ship_weights=False)
+    with pytest.raises(SystemExit):
+        evaluate_reconstruction.main([str(best), "--evaluation.ship_weights", "true"])
+    assert "--evaluation.ship_weights must be false for a run" in capsys.readouterr().err
+
+
+def test_damaged_files_are_named(best):
+    for name, message in {
+        "model.safetensors": "must hold a whole model",
+        "training_summary.json": "whole JSON",
+    }.items():
+        (best / name).write_bytes((best / name).read_bytes()[:50])
+        with pytest.raises(SystemExit, match=rf"error: {re.escape(str(best))}.*{message}.*delete that f"):
+            evaluate_reconstruction.main([str(best)])
+
+
+def test_a_card_says_which_of_several_series_was_trained_on(best):
+    run = yaml.safe_load((best / "run_config.yaml").read_text())
+    run["data"]["item"] = 3
+    (best / "run_config.yaml").write_text(yaml.safe_dump(run))
+    (best / "results.json").unlink(missing_ok=True)
+    request = evaluate_reconstruction.load_request([str(best)])
+    facts = reconstruction_card_facts(
+        request.run_config, request.summary, config=AutoConfig.from_pretrained(best), evaluation=request.evaluation,
+        scored={}, figures=(),
+    )  # fmt: skip
+    assert facts.card.training_data["item"] == "series 3 of its file"
+    assert facts.card.model_id == "model_cards/round"
 
 
 def test_without_a_licence_for_weights_neither_they_nor_the_series_are_shown(best):

@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import yaml
+from transformers import AutoConfig
 
 from hf_tsdyn.reconstruction_card import reconstruction_table
 from hf_tsdyn.results import EvaluationResults
@@ -55,7 +56,8 @@ def reconstruction(tmp_path):
 
 
 def test_a_shipped_reconstruction_is_whole_and_its_card_renders_from_it(reconstruction, root, tmp_path):
-    target = ship_checkpoint(reconstruction(), root=root)
+    checkpoint = reconstruction()
+    target = ship_checkpoint(checkpoint, root=root)
     assert evaluation_command(target) is evaluate_reconstruction
     assert {file.name for file in target.iterdir()} == {
         "README.md", "config.json", "figures", "model.safetensors", "probe.safetensors", "run_config.yaml",
@@ -65,6 +67,10 @@ def test_a_shipped_reconstruction_is_whole_and_its_card_renders_from_it(reconstr
         assert str(tmp_path) not in file.read_text()
     results = EvaluationResults.read(root / "model_cards" / "results" / "toy.json")
     assert reconstruction_table(results) in (root / "README.md").read_text()
+    del results.header["evaluation"]
+    results.write(checkpoint / "results.json")
+    with pytest.raises(ValueError, match="must hold the settings of their evaluation"):
+        ship_checkpoint(checkpoint, root=root)
 
 
 def test_what_may_not_be_shipped_stays_behind(reconstruction, root):
@@ -77,6 +83,37 @@ def test_what_may_not_be_shipped_stays_behind(reconstruction, root):
     (checkpoint / "figures" / "reconstruction.png").write_bytes(b"a picture of the series")
     with pytest.raises(ValueError, match=r"must not show its series, found \['reconstruction'\]"):
         ship_checkpoint(checkpoint, root=root)
+
+
+@pytest.mark.parametrize("where", ["evaluation", "sweep"])
+def test_what_was_forbidden_after_training_stays_behind(reconstruction, root, tmp_path, where):
+    checkpoint, forbidden = reconstruction(), ["--evaluation.ship_weights", "false"]
+    if where == "sweep":
+        sweep.main(["--config", str(tmp_path / "sweep.yaml"), *forbidden])
+        with pytest.raises(ValueError, match="must not show its series"):
+            ship_checkpoint(checkpoint, root=root)
+        evaluate_reconstruction.main([str(checkpoint)])
+    else:
+        evaluate_reconstruction.main([str(checkpoint), *forbidden])
+    target = ship_checkpoint(checkpoint, root=root)
+    assert not list(target.glob("*.safetensors"))
+    assert "the licence of the series is not stated" in (target / "README.md").read_text()
+
+
+def test_a_reconstruction_ships_as_it_was_evaluated(reconstruction, root, tmp_path):
+    checkpoint = reconstruction(model_id=str(tmp_path / "sweep" / "only" / "best"))
+    (root / "README.md").write_text("<!-- results other -->\n<!-- end -->\n")
+    evaluate_reconstruction.main([str(checkpoint), "--evaluation.name", "other", "--dt", "0.25"])
+    target = ship_checkpoint(checkpoint, root=root)
+    assert target.name == "other"
+    card, results = (target / "README.md").read_text(), root / "model_cards" / "results" / "other.json"
+    assert "a step being 0.25 of it" in card
+    assert 'from_pretrained("model_cards/other")' in card
+    for file in (*target.glob("*.*"), results):
+        assert str(tmp_path).encode() not in file.read_bytes()
+    request = evaluate_reconstruction.load_request([str(target)])
+    config = AutoConfig.from_pretrained(target)
+    assert evaluate_reconstruction.render_card(request, EvaluationResults.read(results), config) == card
 
 
 def test_an_alrnn_of_the_trainer_ships_as_a_forecaster(tmp_path):
@@ -113,13 +150,13 @@ def test_a_readme_without_a_place_stops_it_before_anything_is_written(evaluated,
     assert not (root / "model_cards" / "toy").exists()
 
 
-@pytest.mark.parametrize("name", ["../x", "results", "", ".hidden"])
-def test_a_name_that_is_no_folder_is_refused(evaluated, root, name):
+def test_a_name_that_is_no_folder_is_refused(evaluated, root):
     settings = yaml.safe_load((evaluated / "run_config.yaml").read_text())
-    settings["evaluation"]["name"] = name
-    (evaluated / "run_config.yaml").write_text(yaml.safe_dump(settings))
-    with pytest.raises(ValueError, match="must be the name of a folder"):
-        ship_checkpoint(evaluated, root=root)
+    for name in ("../x", "results", "", ".hidden"):
+        settings["evaluation"]["name"] = name
+        (evaluated / "run_config.yaml").write_text(yaml.safe_dump(settings))
+        with pytest.raises(ValueError, match="must be the name of a folder"):
+            ship_checkpoint(evaluated, root=root)
 
 
 def test_the_command_says_what_is_missing(run_options, tmp_path):

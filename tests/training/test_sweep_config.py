@@ -158,6 +158,14 @@ def test_only_settings_that_decide_results_tell_sweeps_apart(config_file):
     assert differing_settings(one, other) == ["fit.batch_size", "grid.model.num_relu_units"]
 
 
+def test_the_only_series_of_a_file_is_its_first(config_file):
+    _, one = load(config_file())
+    _, other = load(config_file(), "--data.item", "0")
+    assert differing_settings(one, other) == []
+    _, other = load(config_file(), "--data.item", "1")
+    assert differing_settings(one, other) == ["data.item"]
+
+
 def test_a_record_of_before_a_field_existed_stands_for_its_default(config_file):
     _, record = load(config_file())
     older = record | {"fit": {"num_epochs": record["fit"]["num_epochs"]}}

@@ -1,6 +1,7 @@
 import hashlib
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from training.sweep_data import SweepData, load_series
@@ -66,10 +67,14 @@ def test_a_dataset_of_trajectories_gives_the_row_that_is_asked_for(write_dataset
     path = str(write_dataset(tmp_path / "data", rows))
     for item, row in {0: 1, 1: 0, "Lorenz": 0, "Lorenz-2": 2, "Chen": 1}.items():
         np.testing.assert_array_equal(load_series(SweepData(path=path, item=item)).train, rows[row]["target"].T[:32])
-    with pytest.raises(ValueError, match=r"number below 3 .* found 'Rossler'"):
+    with pytest.raises(ValueError, match=r"which of the 3 trajectories .* found item 'Rossler'"):
         load_series(SweepData(path=path, item="Rossler"))
     with pytest.raises(ValueError, match="must be left out with a dataset"):
         load_series(SweepData(path=path, columns=("0",)))
+    with pytest.raises(ValueError, match=r"which of the 3 trajectories .* found item None"):
+        load_series(SweepData(path=path))
+    single = str(write_dataset(tmp_path / "single", rows[:1]))
+    assert load_series(SweepData(path=single)).train.shape == (32, 3)
 
 
 def test_one_of_several_series_of_a_file_is_chosen_by_number(tmp_path):
@@ -77,8 +82,10 @@ def test_one_of_several_series_of_a_file_is_chosen_by_number(tmp_path):
     np.save(tmp_path / "two.npy", values)
     series = load_series(SweepData(path=str(tmp_path / "two.npy"), item=1))
     np.testing.assert_array_equal(series.train, values[1, :40])
-    for item in (2, "1"):
-        with pytest.raises(ValueError, match="number of one of the 2 series"):
+    for item in (2, "1", None):
+        with pytest.raises(
+            ValueError, match=rf"which of the 2 series .* found item {item!r}; choose one with --data.item"
+        ):
             load_series(SweepData(path=str(tmp_path / "two.npy"), item=item))
 
 
@@ -107,6 +114,22 @@ def test_test_series_of_other_channels_are_refused(noise, tmp_path):
     np.save(tmp_path / "other.npy", np.ones((7, 2)))
     with pytest.raises(ValueError, match=r"same channels, found 2 in .* and 3 in"):
         load_series(SweepData(path=noise[0], test_path=str(tmp_path / "other.npy")))
+
+
+def test_the_training_series_is_no_test_series(noise, tmp_path):
+    path, values = noise
+    pd.DataFrame(values, columns=["a", "b", "c"]).to_csv(tmp_path / "same.csv", index=False)
+    for same in (path, str(tmp_path / "same.csv")):
+        with pytest.raises(ValueError, match="must be another one than that of training, found the same"):
+            load_series(SweepData(path=path, test_path=same))
+
+
+def test_a_constant_channel_is_found_whatever_its_value(noise, tmp_path):
+    _, values = noise
+    values[:80, 1] = 0.1  # its mean is not 0.1 to the last bit
+    np.save(tmp_path / "flat.npy", values)
+    with pytest.raises(ValueError, match=r"constant in channels \[1\]"):
+        load_series(SweepData(path=str(tmp_path / "flat.npy")))
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -64,17 +64,17 @@ def test_the_same_command_gives_the_same_bytes(checkpoint, tmp_path):
 
 def test_without_data_the_run_starts_from_the_probe_or_from_the_mean(checkpoint):
     model = symbolic_report.load_model(checkpoint)
-    start = symbolic_report.find_start(model, checkpoint, None)
+    start = symbolic_report.find_start(model, checkpoint, None, num_steps=1500)
     assert (start.past_values.tolist(), start.truth, start.dt) == ([[LOC]], None, 1.0)
     save_file({"past_values": torch.full((1, 4, 1), 4.5)}, checkpoint / "probe.safetensors")
-    start = symbolic_report.find_start(model, checkpoint, None)
+    start = symbolic_report.find_start(model, checkpoint, None, num_steps=1500)
     assert start.past_values.tolist() == [[4.5]] * 4
     assert start.truth is None
 
 
 def test_data_gives_the_start_and_its_longest_stretch_without_gaps(checkpoint, series):
     model = symbolic_report.load_model(checkpoint)
-    start = symbolic_report.find_start(model, checkpoint, series)
+    start = symbolic_report.find_start(model, checkpoint, series, num_steps=1500)
     values = np.load(series)
     np.testing.assert_array_equal(start.past_values, values[: model.config.warmup_length])
     np.testing.assert_array_equal(start.truth, values[101:])
@@ -83,8 +83,42 @@ def test_data_gives_the_start_and_its_longest_stretch_without_gaps(checkpoint, s
 def test_a_time_column_gives_the_interval(checkpoint, tmp_path):
     rows = [f"2024-01-01 00:00:{second:02d},{5 + 0.1 * second}" for second in range(0, 60, 2)]
     (tmp_path / "series.csv").write_text("\n".join(["time,a", *rows]))
-    start = symbolic_report.find_start(symbolic_report.load_model(checkpoint), checkpoint, tmp_path / "series.csv")
+    model = symbolic_report.load_model(checkpoint)
+    start = symbolic_report.find_start(model, checkpoint, tmp_path / "series.csv", num_steps=1500)
     assert start.dt == 2.0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "note"),
+    [
+        (lambda values: values.__setitem__(slice(2, None, 4), np.nan), "longest stretch without gaps: 3 steps"),
+        (lambda values: values.__setitem__(slice(None), 5.0), "do not vary in channels [0] over the 500 steps"),
+        (lambda values: values.__setitem__(slice(None, 600), 5.0), "do not vary in channels [0] over the 500 steps"),
+    ],
+)
+def test_data_that_cannot_be_compared_with_are_left_out_with_a_note(checkpoint, series, tmp_path, spoil, note):
+    values = np.nan_to_num(np.load(series), nan=5.0)
+    spoil(values)
+    np.save(series, values)
+    output = tmp_path / "report"
+    symbolic_report.main([str(checkpoint), "--data", str(series), "--output", str(output), "--num_steps", "600"])
+    report = json.loads((output / "symbolic.json").read_text())
+    assert report["comparison"] is None
+    assert note in report["comparison_note"]
+    assert note in (output / "symbolic.md").read_text()
+    assert sorted(path.stem for path in (output / "figures").iterdir()) == ["symbols", "transitions"]
+
+
+def test_a_channel_that_was_never_seen_leaves_the_comparison_out(tmp_path):
+    model = ALRNNForPrediction(ALRNNConfig(num_channels=2, hidden_size=3, num_relu_units=1))
+    model.save_pretrained(tmp_path / "model")
+    values = np.random.default_rng(0).normal(size=(300, 2))
+    values[:, 1] = np.nan
+    np.save(tmp_path / "series.npy", values)
+    start = symbolic_report.find_start(model, tmp_path / "model", tmp_path / "series.npy", num_steps=600)
+    assert start.truth is None
+    assert start.note is not None
+    assert start.note.endswith("longest stretch without gaps: 0 steps")
 
 
 def test_without_matplotlib_everything_but_figures_is_written(checkpoint, tmp_path, capsys, monkeypatch):
@@ -115,7 +149,8 @@ def test_impossible_requests_are_refused(checkpoint, tmp_path):
         (["--data", str(tmp_path / "several.npy")], "one series, found 2"),
         (["--data", str(tmp_path / "absent.npy")], "absent.npy"),
         (["--dt", "-1"], "dt must be above 0"),
-        (["--num_steps", "1"], "num_steps must be at least 2"),
+        (["--dt", "0"], "dt must be above 0"),
+        (["--num_steps", "100"], "num_steps must be at least 540"),
     ):
         with pytest.raises(SystemExit, match=f"error: .*{message}"):
             symbolic_report.main([str(checkpoint), "--output", str(tmp_path / "report"), *options])

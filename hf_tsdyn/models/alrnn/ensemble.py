@@ -129,8 +129,10 @@ class Ensemble:
         seen = torch.ones((), dtype=torch.bool).expand(context.shape)
         states = synchronise(parameters, lift(parameters.L, context), seen, num_relu_units=config.num_relu_units)
         steps = self.options.discard + (self.options.free_run_length or len(self.validation))
-        options = {"num_relu_units": config.num_relu_units, "num_units": config.num_channels}
-        runs = free_run(*parameters[:3], states[:, :, -1], steps, **options)
+        A, W, h, _ = parameters
+        runs = free_run(
+            A, W, h, states[:, :, -1], steps, num_relu_units=config.num_relu_units, num_units=config.num_channels
+        )
         return runs[:, 0, self.options.discard :].double().numpy()
 
     def state(self) -> dict[str, Tensor]:

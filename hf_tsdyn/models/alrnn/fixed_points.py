@@ -3,13 +3,15 @@
 In the region with active set s the only fixed point is `z* = (I - J_s)^-1 h`; along a sequence of regions the map is
 affine too, and the point that returns after all of them is found in the same way (Brenner et al., NeurIPS 2024,
 arXiv:2410.14240). What is found is real if its states do lie in those regions, else virtual: no state of the model,
-but orbits in the region still bend around it. Everything is computed in float64.
+but orbits in the region move as if it were there, until they leave. Everything is computed in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, groupby, islice, zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +24,7 @@ NEUTRAL_TOLERANCE = 1e-6
 """Distance from the unit circle within which a direction counts as neutral: weights are float32."""
 
 _ROUNDS = 5  # of following virtual cycles
+_POWER = 5  # of hashes in the names of windows
 _CLOSING_TOLERANCE = 1e-6  # of the largest coordinate
 
 
@@ -71,20 +74,29 @@ class Cycle:
 def stability_kind(eigenvalues: ArrayLike) -> str:
     """Return what orbits of a map do around a point at which its Jacobian has these eigenvalues.
 
-    "stable" if all moduli are below 1, "unstable" if all are above, "saddle" with both, "center" if one is 1 within
-    `NEUTRAL_TOLERANCE`. A "focus" winds, a "node" does not: decided by the eigenvalues nearest to the unit circle on
-    each side, which decide how orbits come in and leave; of a "saddle focus" those of at least one side are complex.
+    "stable" if all moduli are below 1, "unstable" if all are above, "saddle" with both. A "focus" winds, a "node" does
+    not: decided by the eigenvalues nearest to the unit circle on each side, which decide how orbits come in and leave;
+    of a "saddle focus" those of at least one side are complex. With moduli of 1, within `NEUTRAL_TOLERANCE`, it is a
+    "center" if those eigenvalues are complex and all others inside, "neutral" if some are real and all others inside,
+    else "non-hyperbolic, unstable".
     """
     eigenvalues = np.asarray(eigenvalues)
-    moduli = np.abs(eigenvalues)
-    if (np.abs(moduli - 1) <= NEUTRAL_TOLERANCE).any():
-        return "center"
-    inside, outside = eigenvalues[moduli < 1], eigenvalues[moduli > 1]
+    distances = np.abs(eigenvalues) - 1
+    inside, outside = eigenvalues[distances < -NEUTRAL_TOLERANCE], eigenvalues[distances > NEUTRAL_TOLERANCE]
+    neutral = eigenvalues[np.abs(distances) <= NEUTRAL_TOLERANCE]
+    if len(neutral) and len(outside):
+        return "non-hyperbolic, unstable"
+    if len(neutral):
+        return "center" if all(map(_winds, neutral)) else "neutral"
     leading = [max(inside, key=abs, default=0.0), min(outside, key=abs, default=0.0)]
-    winds = any(abs(np.imag(each)) > NEUTRAL_TOLERANCE * abs(each) for each in leading)
+    winds = any(map(_winds, leading))
     if len(inside) and len(outside):
         return "saddle focus" if winds else "saddle"
     return f"{'stable' if len(inside) else 'unstable'} {'focus' if winds else 'node'}"
+
+
+def _winds(eigenvalue: complex) -> bool:
+    return bool(abs(np.imag(eigenvalue)) > NEUTRAL_TOLERANCE * abs(eigenvalue))
 
 
 class _Solution(NamedTuple):
@@ -126,8 +138,9 @@ def find_cycles(
     """Search for cycles of 2 to `max_length` steps, real and virtual; `fixed_points` are those of one.
 
     A candidate is a sequence of symbols that the orbit went through and then came back to its first symbol. Those of
-    every length are taken, each once whatever the state it starts from, and the `max_candidates` of them at which
-    the orbit returned nearest to where it had been are solved: all of them where regions are few and cycles short.
+    every length are taken, each once whatever the state it starts from, and `max_candidates` of them are solved, first
+    those at which the orbit returned nearest to where it had been: all where regions are few and cycles short. Every
+    doubling of the length (2, 3 to 4, 5 to 8, ...) has the same share, what one does not need goes to the others.
     A virtual cycle is then followed to the sequence of regions that its states lie in, and so on for a few rounds,
     until that is a real cycle or known already (the idea of SCYFI: Eisenmann et al., NeurIPS 2023,
     arXiv:2310.17561): this finds cycles that the orbit did not come near. The search is not exhaustive; a cycle that
@@ -194,45 +207,73 @@ def _solve(maps: PiecewiseLinearMap, regions: NDArray[np.bool_]) -> _Solution | 
 
 
 def _candidates(orbit: SymbolicOrbit, max_length: int, max_candidates: int) -> list[NDArray[np.int64]]:
-    """Distinct cyclic sequences of 2 to `max_length` symbols that the orbit closed, by the distance of the return."""
-    returns = []
-    for length in range(2, min(max_length, len(orbit.symbols) - 1) + 1):
-        gaps = np.linalg.norm(orbit.states[length:] - orbit.states[:-length], axis=1)
+    """Distinct cyclic sequences of 2 to `max_length` symbols that the orbit closed, doublings of the length in turn."""
+    keys = _CyclicKeys.of(orbit.symbols)
+    lengths = range(2, min(max_length, len(orbit.symbols) - 1) + 1)
+    doublings = groupby(lengths, key=lambda length: (length - 1).bit_length())
+    returns = [_nearest_returns(orbit, keys, list(group), max_candidates) for _, group in doublings]
+    turns = chain.from_iterable(zip_longest(*returns))
+    return list(islice((symbols for symbols in turns if symbols is not None), max_candidates))
+
+
+def _nearest_returns(
+    orbit: SymbolicOrbit, keys: _CyclicKeys, lengths: Iterable[int], most: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield distinct cyclic sequences of these lengths by the distance of the return, `most` of each length at most."""
+    found = []
+    for length in lengths:
         starts = np.flatnonzero(orbit.symbols[length:] == orbit.symbols[:-length])
-        starts = starts[np.argsort(gaps[starts], kind="stable")]
-        _, first = np.unique(_cyclic_keys(orbit.symbols, length)[starts], return_index=True)
-        returns.extend((gaps[start], start, length) for start in starts[first])
-    chosen = []
-    for _, start, length in sorted(returns):
+        gaps = np.linalg.norm(orbit.states[starts + length] - orbit.states[starts], axis=1)
+        order = np.argsort(gaps, kind="stable")
+        _, first = np.unique(keys.of_windows(length)[starts[order]], return_index=True)
+        nearest = order[np.sort(first)[:most]]
+        found += zip(gaps[nearest].tolist(), starts[nearest].tolist(), [length] * len(nearest), strict=True)
+    for _, start, length in sorted(found):
         symbols = orbit.symbols[start : start + length]
         if not _repeats(symbols):
-            chosen.append(symbols)
-        if len(chosen) == max_candidates:
-            break
-    return chosen
+            yield symbols
 
 
-def _cyclic_keys(symbols: NDArray[np.int64], length: int) -> NDArray[np.uint64]:
-    """A 64-bit key of each window of `length` symbols but the last, the same for windows that are rotations.
+class _CyclicKeys(NamedTuple):
+    """Names of windows of a sequence, 64 bits, the same for windows that are rotations of each other.
 
-    The least hash of a window's rotations. With H(t) the hash of the first t symbols, that of symbols s to t is
-    H(t) - B^(t-s) H(s), all modulo 2^64.
+    With H(t) the hash of the first t symbols to base B, the window from s of length k, turned by t, has the hash
+    `B^t (H(s + k) - H(s)) + (1 - B^k) H(s + t)`, modulo 2^64. Its name is the sum over t of the fifth powers of these,
+    which running sums of B^((5 - j) t) H(t)^j give for all windows of one length at once. Sums of squares would be
+    equal for a window and its mirror image, sums of cubes for a few binary ones of 12 symbols.
     """
-    base = 0x9E3779B97F4A7C15
-    powers = np.array([pow(base, exponent, 2**64) for exponent in range(length + 1)], dtype=np.uint64)
-    # Symbols spread over 64 bits, so that sums of a few powers do not meet.
-    values = (symbols.astype(np.uint64) + np.uint64(1)) * np.uint64(0xD1342543DE82EF95)
-    sums = np.zeros(len(symbols) + 1, dtype=np.uint64)
-    for position, value in enumerate(values.tolist()):
-        sums[position + 1] = (int(sums[position]) * base + value) % 2**64
-    ends = len(symbols) - length
-    keys = np.full(ends, np.iinfo(np.uint64).max)
-    for turn in range(length):
-        head = sums[turn : turn + ends] - powers[turn] * sums[:ends]
-        tail = sums[length : length + ends] - powers[length - turn] * sums[turn : turn + ends]
-        rotation = tail * powers[turn] + head
-        np.minimum(keys, rotation ^ (rotation >> np.uint64(32)), out=keys)
-    return keys
+
+    powers: NDArray[np.uint64]  # B^t
+    inverse_powers: NDArray[np.uint64]
+    hashes: NDArray[np.uint64]  # H(t)
+    sums: list[NDArray[np.uint64]]  # of the terms of each j over all earlier t
+
+    @classmethod
+    def of(cls, symbols: NDArray[np.int64]) -> _CyclicKeys:
+        base, steps = 0x9E3779B97F4A7C15, len(symbols)
+        powers, inverse_powers = (
+            np.multiply.accumulate(np.array([1, *[factor] * steps], dtype=np.uint64))
+            for factor in (base, pow(base, -1, 2**64))
+        )
+        values = np.random.default_rng(0).integers(2**64, size=symbols.max() + 1, dtype=np.uint64)[symbols]
+        hashes = powers * _running_sum(values * inverse_powers[1:])
+        terms = (powers ** np.uint64(_POWER - j) * hashes ** np.uint64(j) for j in range(_POWER + 1))
+        return cls(powers, inverse_powers, hashes, [_running_sum(term) for term in terms])
+
+    def of_windows(self, length: int) -> NDArray[np.uint64]:
+        """Return the names of all windows of this length, by their starts."""
+        num_windows = len(self.hashes) - length
+        start = (self.hashes[length:] - self.hashes[:-length]) * self.inverse_powers[:num_windows]
+        turn = np.uint64(1) - self.powers[length : length + 1]
+        names = np.zeros(num_windows, dtype=np.uint64)
+        for j, sums in enumerate(self.sums):
+            weight = np.uint64(math.comb(_POWER, j)) * start ** np.uint64(_POWER - j) * turn ** np.uint64(j)
+            names += weight * (sums[length : length + num_windows] - sums[:num_windows])
+        return names
+
+
+def _running_sum(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    return np.concatenate([np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)])
 
 
 def _turned(regions: NDArray[np.bool_]) -> bytes:

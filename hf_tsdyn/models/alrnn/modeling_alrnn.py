@@ -287,8 +287,9 @@ class ALRNNForPrediction(ForecastMixin, ALRNNPreTrainedModel):
         """One free run; the state goes on where a model of blocks would have to start anew."""
         state = self.initial_state(values, mask)
         A, W, h, _ = self.model.stacked
-        options = {"num_relu_units": self.config.num_relu_units, "num_units": self.config.num_channels}
-        forecast = self.read_out(free_run(A, W, h, state[None], steps, **options)[0]).to(values.dtype)
+        config = self.config
+        run = free_run(A, W, h, state[None], steps, num_relu_units=config.num_relu_units, num_units=config.num_channels)
+        forecast = self.read_out(run[0]).to(values.dtype)
         lost = (~forecast.isfinite().all(dim=2, keepdim=True)).cumsum(dim=1) > 0
         return forecast.masked_fill(lost, torch.nan)
 

@@ -5,7 +5,7 @@ gradients of its own block; torch adds the blocks in a fixed order, so that equa
 """
 
 # Triton is no dependency, and its compiled functions take options beyond their parameters.
-# pyright: reportMissingImports=false, reportCallIssue=false
+# pyright: reportMissingImports=false, reportCallIssue=false, reportIndexIssue=false
 
 from __future__ import annotations
 

@@ -16,14 +16,17 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import eigs
 from torch import Tensor
 
 from ...metrics.lyapunov_spectrum import LyapunovSpectrum, lyapunov_spectrum
+from .graph_entropy import graph_entropy
 from .modeling_alrnn import ALRNNForPrediction
 
-_DENSE_SIZE = 400  # rows up to which all eigenvalues at once are cheaper than an iteration for the largest
+MAX_DENSE_REGIONS = 4096
+"""Regions up to which matrices from each to each are made: they grow with the square."""
+SHARE_LEFT_ONCE = 0.5
+"""Of the regions; where more are left only once, an orbit says too little of what follows what."""
+
 _JACOBIANS_AT_ONCE = 1000
 
 
@@ -90,17 +93,40 @@ class SymbolicOrbit:
         """(regions,) share of the states in each region."""
         return self.counts / len(self.symbols)
 
+    @cached_property
+    def transitions(self) -> csr_array:
+        """(from, to) steps from each region to each, sparse."""
+        size = len(self.regions)
+        pairs, counts = np.unique(self.symbols[:-1] * size + self.symbols[1:], return_counts=True)
+        return csr_array((counts, np.divmod(pairs, size)), shape=(size, size))
+
+    @cached_property
+    def switches(self) -> csr_array:
+        """(from, to) steps from each region to each other one, sparse."""
+        pairs = self.transitions.tocoo()
+        changed = pairs.row != pairs.col
+        places = pairs.row[changed], pairs.col[changed]
+        return csr_array((pairs.data[changed], places), shape=pairs.shape)
+
     @property
     def transition_counts(self) -> NDArray[np.int64]:
-        """(from, to) steps from each region to each."""
-        size = len(self.regions)
-        return np.bincount(self.symbols[:-1] * size + self.symbols[1:], minlength=size**2).reshape(size, size)
+        """(from, to) steps from each region to each.
+
+        Raises: ValueError above `MAX_DENSE_REGIONS` regions; `transitions` holds the same without the zeros.
+        """
+        if len(self.regions) > MAX_DENSE_REGIONS:
+            raise ValueError(
+                f"matrices from each region to each need at most {MAX_DENSE_REGIONS:,} regions, found "
+                f"{len(self.regions):,}; take the sparse `transitions` or `switches`, or `exits` of the most visited."
+            )
+        return self.transitions.toarray()
 
     @property
     def transition_matrix(self) -> NDArray[np.float64]:
         """(from, to) probability of the next symbol given this one.
 
         Rows sum to 1, but for a region that only the last state lies in: what follows it was not seen, its row is 0.
+        Raises: as `transition_counts`.
         """
         return _conditional(self.transition_counts)
 
@@ -109,17 +135,28 @@ class SymbolicOrbit:
         """(from, to) probability of the next symbol given this one and that the symbol changes: edges of a graph.
 
         The diagonal is 0. Rows sum to 1, but for a region that was never left: its row is 0.
+        Raises: as `transition_counts`.
         """
         counts = self.transition_counts
         np.fill_diagonal(counts, 0)
         return _conditional(counts)
+
+    def exits(self, num_regions: int) -> NDArray[np.float64]:
+        """Return the first rows of `switch_matrix`, (num_regions, regions), however many regions there are."""
+        return _conditional(self.switches[:num_regions].toarray())
+
+    @property
+    def switch_rate(self) -> float:
+        """Share of the steps at which the symbol changes."""
+        return float(np.mean(np.diff(self.symbols) != 0))
 
     @property
     def dwell_times(self) -> list[NDArray[np.int64]]:
         """For each region the steps of its visits in order, but for the orbit's first and last visit, which are cut."""
         starts = np.flatnonzero(np.diff(self.symbols)) + 1
         lengths, symbols = np.diff(starts), self.symbols[starts[:-1]]
-        return [lengths[symbols == region] for region in range(len(self.regions))]
+        visits = np.bincount(symbols, minlength=len(self.regions))
+        return np.split(lengths[np.argsort(symbols, kind="stable")], np.cumsum(visits)[:-1])
 
     @property
     def flips(self) -> NDArray[np.float64]:
@@ -128,26 +165,39 @@ class SymbolicOrbit:
         return np.mean(active[1:] != active[:-1], axis=0)
 
     @cached_property
-    def topological_entropy(self) -> float:
+    def topological_entropy(self) -> float | None:
         """Logarithm of the spectral radius of the graph of the steps between regions that were seen, nats per step.
 
         The growth rate of the number of symbol sequences that the graph allows. It bounds the entropy of what was seen
-        from above, as not every path of the graph need be an orbit; it is none of the system's constants, as it
-        depends on the regions' borders and on which steps the orbit was long enough to show. 0 where no region lies
-        on two loops.
+        from above, as not every path of the graph need be an orbit, and loosely where sampling is fine: of a flow a
+        graph also counts all ways to stay a step more or less. It is none of the system's constants, as it depends on
+        the regions' borders. 0 where no region lies on two loops; None where more than `SHARE_LEFT_ONCE` of several
+        regions were left once at most.
         """
-        size = len(self.regions)
-        edges = np.unique(self.symbols[:-1] * size + self.symbols[1:])
-        graph = csr_array((np.ones(len(edges)), np.divmod(edges, size)), shape=(size, size))
-        _, parts = connected_components(graph, connection="strong")
-        order, sizes = np.argsort(parts, kind="stable"), np.bincount(parts)
-        members = [part for part in np.split(order, np.cumsum(sizes)[:-1]) if len(part) > 1]
-        radius = max((_perron_root(csr_array(graph[part][:, part]), len(part)) for part in members), default=1.0)
-        return float(np.log(radius))
+        return self._entropy(self.transitions)
+
+    @cached_property
+    def switch_entropy(self) -> float | None:
+        """The same of the graph of the changes of region, nats per change; times `switch_rate` it is nats per step.
+
+        It does not count how long an orbit stays, and so hardly depends on the sampling interval.
+        """
+        return self._entropy(self.switches)
+
+    def _entropy(self, graph: csr_array) -> float | None:
+        times_left = self.switches.sum(axis=1)
+        if len(times_left) > 1 and np.mean(times_left <= 1) > SHARE_LEFT_ONCE:
+            return None
+        return graph_entropy(graph)
 
     def label(self, region: int) -> str:
         """Return the active set of a symbol, "+" for an active unit and "-" for another, in order of the units."""
-        return "".join("+" if active else "-" for active in self.regions[region])
+        return region_code(self.regions[region])
+
+
+def region_code(active: ArrayLike) -> str:
+    """Return an active set, (relu units,), as signs: "+" for an active unit and "-" for another."""
+    return "".join("+" if each else "-" for each in np.asarray(active))
 
 
 def orbit_of_states(model: ALRNNForPrediction, states: ArrayLike) -> SymbolicOrbit:
@@ -231,12 +281,3 @@ def _array(tensor: Tensor) -> NDArray[np.float64]:
 
 def _conditional(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-
-
-def _perron_root(graph: csr_array, size: int) -> float:
-    """Spectral radius of a matrix of zeros and ones in which every row reaches every other."""
-    if size <= _DENSE_SIZE:
-        return float(np.abs(np.linalg.eigvals(graph.toarray())).max())
-    # Others may have this modulus, as -r does in graphs that alternate; none has this real part.
-    (root,) = np.asarray(eigs(graph, k=1, which="LR", v0=np.ones(size), return_eigenvectors=False))
-    return float(root.real)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hf_tsdyn import ALRNNConfig, ALRNNForPrediction
-from hf_tsdyn.models.alrnn.fixed_points import find_cycles, fixed_points, stability_kind
+from hf_tsdyn.models.alrnn.fixed_points import _CyclicKeys, find_cycles, fixed_points, stability_kind
 from hf_tsdyn.models.alrnn.symbolic import PiecewiseLinearMap, orbit_of_states
 
 
@@ -96,7 +96,14 @@ def test_a_linear_model_has_one_fixed_point_and_no_cycles():
         ([1.5, 0.9j, -0.9j, 0.1], "saddle focus"),
         ([1.5j, -1.5j, 0.2], "saddle focus"),
         ([np.exp(1j), np.exp(-1j), 0.5], "center"),
-        ([-1.0, 2.0], "center"),
+        ([0.2, np.exp(3j), np.exp(-3j), np.exp(1j), np.exp(-1j)], "center"),
+        ([1.0, 0.5], "neutral"),
+        ([-1.0], "neutral"),
+        ([1.0, np.exp(1j), np.exp(-1j)], "neutral"),
+        ([1.0, 2.0], "non-hyperbolic, unstable"),
+        ([-1.0, 3.0], "non-hyperbolic, unstable"),
+        ([np.exp(0.1j), np.exp(-0.1j), 2.0], "non-hyperbolic, unstable"),
+        ([1 + 1e-7, 1 - 1e-5], "neutral"),
     ],
 )
 def test_kinds_follow_from_the_moduli_and_the_eigenvalues_nearest_to_the_unit_circle(eigenvalues, kind):
@@ -209,6 +216,29 @@ def test_the_nearest_return_comes_first_and_repetitions_of_a_cycle_do_not_count(
     np.testing.assert_allclose(np.sort(cycles[0].states[:, 0]), [right * upper + h, upper], rtol=1e-12)
     np.testing.assert_allclose(cycles[0].eigenvalues, [left * right])
     assert cycles[0].kind == "stable node"
+
+
+def test_short_cycles_are_found_beside_long_ones_in_one_search():
+    model = tent(1.9)
+    orbit = run(model, [0.1234], 5000)
+    cycles = find_cycles(model, orbit, max_length=200, max_candidates=100)
+    short = find_cycles(model, orbit, max_length=4)
+    real = {tuple(np.round(np.sort(cycle.states[:, 0]), 9)) for cycle in cycles if cycle.is_real}
+    assert {len(cycle.symbols) for cycle in short} == {2, 3, 4}
+    assert real >= {tuple(np.round(np.sort(cycle.states[:, 0]), 9)) for cycle in short if cycle.is_real}
+    assert max(map(len, real)) > 16
+
+
+@pytest.mark.parametrize(("num_symbols", "length"), [(2, 5), (2, 12), (2, 14), (3, 8), (5, 5)])
+def test_windows_have_one_name_exactly_if_they_are_rotations(num_symbols, length):
+    words = np.array(list(itertools.product(range(num_symbols), repeat=length)))
+    numbers = words @ num_symbols ** np.arange(length)
+    turned = [np.roll(words, turn, axis=1) @ num_symbols ** np.arange(length) for turn in range(length)]
+    classes = np.min(turned, axis=0)
+    names = _CyclicKeys.of(words.reshape(-1)).of_windows(length)[::length]
+    assert len(np.unique(numbers)) == len(names)
+    pairs = np.unique(np.stack([classes.astype(np.uint64), names], axis=1), axis=0)
+    assert len(pairs) == len(np.unique(classes)) == len(np.unique(names))
 
 
 def test_cycles_that_rounding_does_not_let_close_are_left_out():

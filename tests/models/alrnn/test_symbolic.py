@@ -8,6 +8,7 @@ import torch
 
 from hf_tsdyn import ALRNNConfig, ALRNNForPrediction
 from hf_tsdyn.models.alrnn.symbolic import (
+    MAX_DENSE_REGIONS,
     PiecewiseLinearMap,
     SymbolicOrbit,
     lyapunov_exponents,
@@ -92,6 +93,7 @@ def test_transitions_are_conditional_probabilities():
     expected = np.array([[1 / 3, 2 / 3, 0], [1 / 3, 1 / 3, 1 / 3], [0, 0, 0]])
     np.testing.assert_allclose(orbit.transition_matrix, expected)
     np.testing.assert_allclose(orbit.switch_matrix, [[0, 1, 0], [1 / 2, 0, 1 / 2], [0, 0, 0]])
+    np.testing.assert_array_equal(orbit.exits(2), orbit.switch_matrix[:2])
 
 
 def test_dwell_times_leave_out_the_visits_that_the_ends_of_the_orbit_cut():
@@ -123,9 +125,53 @@ def test_topological_entropy_of_graphs_with_two_ways_out_of_each_region_is_log_t
     assert orbit_of_symbols(symbols).topological_entropy == pytest.approx(math.log(2), abs=1e-9)
 
 
-@pytest.mark.parametrize("symbols", [[0, 1, 2], [0, 1, 0, 1], [0, 0, 0], [0, 0, 1, 1, 2, 2]])
+@pytest.mark.parametrize("symbols", [[0, 1, 2] * 3, [0, 1, 0, 1], [0, 0, 0]])
 def test_topological_entropy_is_zero_where_no_region_is_on_two_loops(symbols):
-    assert orbit_of_symbols(symbols).topological_entropy == pytest.approx(0, abs=1e-12)
+    orbit = orbit_of_symbols(symbols)
+    assert orbit.topological_entropy == pytest.approx(0, abs=1e-12)
+    assert orbit.switch_entropy == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("symbols", [[0, 1, 2], [0, 0, 1, 1, 2, 2], [0, 1, 0, 2, 3, 4, 5], list(range(5000))])
+def test_an_orbit_that_left_most_regions_once_says_nothing_of_their_entropy(symbols):
+    orbit = orbit_of_symbols(symbols, num_relu_units=13)
+    assert orbit.topological_entropy is None
+    assert orbit.switch_entropy is None
+
+
+@pytest.mark.parametrize("stay", [1, 2, 7])
+def test_the_entropy_of_switches_does_not_count_stays(stay):
+    """From 0 to 1 or 2 and back: a free choice at every other switch, log 2 / 2 however long the stays."""
+    choices = np.random.default_rng(0).integers(1, 3, 100)
+    symbols = np.stack([np.zeros_like(choices), choices], axis=1).reshape(-1).repeat(stay).tolist()
+    orbit = orbit_of_symbols(symbols)
+    assert orbit.switch_entropy == pytest.approx(math.log(2) / 2)
+    assert orbit.switch_rate == pytest.approx(199 / (200 * stay - 1))
+    if stay > 1:
+        assert orbit.topological_entropy == pytest.approx(math.log(1 + math.sqrt(2)))
+
+
+@pytest.mark.parametrize(("ring", "short_cut"), [(5000, 37), (900, 450)])
+def test_the_entropy_of_a_long_ring_with_one_short_cut_is_exact(ring, short_cut):
+    """Paths through loops of two lengths n, m grow as the h of exp(-n h) + exp(-m h) = 1."""
+    short, whole = list(range(short_cut)), list(range(ring))
+    orbit = orbit_of_symbols((whole + short + short) * 3, num_relu_units=13)
+    entropy = orbit.switch_entropy
+    assert np.exp(-ring * entropy) + np.exp(-short_cut * entropy) == pytest.approx(1, abs=1e-6)
+
+
+def test_many_regions_are_counted_without_matrices_from_each_to_each():
+    size = MAX_DENSE_REGIONS + 1
+    orbit = orbit_of_symbols([*range(size), 0, 0, 7], num_relu_units=13)
+    assert orbit.transitions.nnz == size + 2
+    assert orbit.switches.nnz == size + 1
+    assert orbit.transitions[0, 0] == 1
+    exits = orbit.exits(2)
+    assert exits.shape == (2, size)
+    assert exits[0, [1, 7]].tolist() == [0.5, 0.5]
+    for name in ("transition_counts", "transition_matrix", "switch_matrix"):
+        with pytest.raises(ValueError, match="at most 4,096 regions, found 4,097"):
+            getattr(orbit, name)
 
 
 def test_without_rectified_units_there_is_one_region_with_an_empty_code():

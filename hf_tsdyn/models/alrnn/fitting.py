@@ -127,6 +127,7 @@ def fit_ensemble(
     """
     if not len(seeds) or min(seeds) < 0:
         raise ValueError(f"seeds must hold at least one number, none below 0, found {list(seeds)}; give range(4).")
+    seeds = [int(seed) for seed in seeds]
     train, validation = (
         _check_series(values, name, config)
         for values, name in ((train_values, "train_values"), (validation_values, "validation_values"))
@@ -172,10 +173,10 @@ def smooth(values: ArrayLike, std: float) -> np.ndarray:
 
 def _check_series(values: ArrayLike, name: str, config: ALRNNConfig) -> np.ndarray:
     series = np.asarray(values, dtype=np.float64)
-    if series.ndim != 2 or series.shape[1] != config.num_channels:
+    if series.ndim != 2 or series.shape[1] != config.num_channels or len(series) < 2:
         raise ValueError(
-            f"{name} must have shape (time, {config.num_channels}), found {series.shape}; transpose it, or change "
-            "num_channels."
+            f"{name} must have shape (time, {config.num_channels}) with at least 2 steps, found {series.shape}; "
+            "transpose it, change num_channels, or give a longer series."
         )
     missing = int((~np.isfinite(series)).sum())
     if missing:

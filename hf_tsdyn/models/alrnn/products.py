@@ -17,12 +17,12 @@ from hf_tsdyn.models.alrnn.vectors import (
     operation,
 )
 
-_REGISTER_BITS = 512 if binding.get_host_cpu_features().get("avx512f", False) else 256
+REGISTER_BITS = 512 if binding.get_host_cpu_features().get("avx512f", False) else 256
 
 
 def largest_tile(bits: int) -> int:
     """Return how many rows of numbers of `bits` bits the registers hold beside the operands of a product."""
-    return 24 * 32 // bits if _REGISTER_BITS == 512 else ROWS
+    return 24 * 32 // bits if REGISTER_BITS == 512 else ROWS
 
 
 def _bits(place) -> int:
@@ -73,7 +73,7 @@ def multiply_tile(
 @operation(nothing)
 def add_outer_tile(builder, num_steps, left, right, stride, sums):
     """sums[ROWS r + c] += sum over steps s of left[s, r] right[s, c], for ROWS r and ROWS c."""
-    width = ROWS if _bits(left) * LANES <= _REGISTER_BITS else ROWS // 2  # what the registers hold
+    width = ROWS if _bits(left) * LANES <= REGISTER_BITS else ROWS // 2  # what the registers hold
     for first_row in range(0, ROWS, width):
         for first_column in range(0, ROWS, width):
             rows, columns = (range(n, n + width) for n in (first_row, first_column))

@@ -11,23 +11,23 @@ The kernels are custom operators of torch: gradients that nobody asks for stay u
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
 from importlib.util import find_spec
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+from hf_tsdyn.models.alrnn.recurrence_loop import ForcedRun, forced_run_loop, free_run_loop, rectify
 
 Backend = Literal["loop", "cpu", "triton"]
 
 LANES, ROWS = 16, 4
 """Kernels store states as (models, steps, units, series), the last two padded to multiples of `ROWS` and `LANES`."""
 
-
-class ForcedRun(NamedTuple):
-    """States after each step, (models, series, steps, units), and their observed units by themselves."""
-
-    observed: Tensor
-    states: Tensor
+__all__ = ["Backend", "ForcedRun", "forced_run", "forced_run_loop", "free_run", "rectify", "states_shape"]
 
 
 def forced_run(
@@ -43,8 +43,8 @@ def forced_run(
 ) -> ForcedRun:
     """Return the states after each step of a run that is pulled towards a series.
 
-    Differentiable in `A`, `W`, `h` and `initial` through both outputs. Forcing and weight count as constants; gradients
-    pass a pulled unit with the share 1 - weight.
+    Differentiable in `A`, `W`, `h` and `initial` through both outputs, once; for second derivatives take the loop.
+    Forcing and weight count as constants; gradients pass a pulled unit with the share 1 - weight.
 
     Args:
         A: (E, M).
@@ -94,46 +94,8 @@ def free_run(
         )
     backend = _choose(backend, A, W, h, initial)
     if backend == "loop":
-        return _free_run_loop(A, W, h, initial, num_steps, num_relu_units, num_units)
+        return free_run_loop(A, W, h, initial, num_steps, num_relu_units, num_units)
     return _free_run(A, W, h, initial, num_steps, num_relu_units, num_units, backend)
-
-
-def rectify(states: Tensor, num_relu_units: int) -> Tensor:
-    """Return phi(states): the last `num_relu_units` of the last axis rectified, the others as they are."""
-    linear = states.shape[-1] - num_relu_units
-    return torch.cat([states[..., :linear], states[..., linear:].relu()], dim=-1)
-
-
-def _step(A: Tensor, W: Tensor, h: Tensor, state: Tensor, num_relu_units: int) -> Tensor:
-    return A[:, None] * state + rectify(state, num_relu_units) @ W.mT + h[:, None]
-
-
-def forced_run_loop(
-    A: Tensor, W: Tensor, h: Tensor, initial: Tensor, forcing: Tensor, weight: Tensor, *, num_relu_units: int
-) -> ForcedRun:
-    """Return what `forced_run` does, step by step in torch, with its automatic derivatives: the reference."""
-    observed = forcing.shape[-1]
-    weight = weight.expand_as(forcing)
-    forcing = torch.where(weight == 0, 0, forcing)
-    state, states = initial, []
-    for step in range(forcing.shape[2]):
-        seen = state[..., :observed]
-        pulled = seen + weight[:, :, step] * (forcing[:, :, step] - seen)
-        state = _step(A, W, h, torch.cat([pulled, state[..., observed:]], dim=-1), num_relu_units)
-        states.append(state)
-    stacked = torch.stack(states, dim=2)
-    return ForcedRun(stacked[..., :observed], stacked)
-
-
-def _free_run_loop(
-    A: Tensor, W: Tensor, h: Tensor, initial: Tensor, num_steps: int, num_relu_units: int, num_units: int
-) -> Tensor:
-    outputs = initial.new_empty(*initial.shape[:2], num_steps, num_units)
-    state = initial
-    for step in range(num_steps):
-        state = _step(A, W, h, state, num_relu_units)
-        outputs[:, :, step] = state[..., :num_units]
-    return outputs
 
 
 def _check_parameters(A: Tensor, W: Tensor, h: Tensor, initial: Tensor, num_relu_units: int) -> None:
@@ -146,6 +108,8 @@ def _check_parameters(A: Tensor, W: Tensor, h: Tensor, initial: Tensor, num_relu
             f"Shapes must be A (models, units), W (models, units, units), h (models, units) and initial "
             f"(models, series, units), found {shapes}; change those that do not fit."
         )
+    if num_units == 0:
+        raise ValueError("there must be at least one unit, found A of 0 units.")
     if not 0 <= num_relu_units <= num_units:
         raise ValueError(f"num_relu_units must be from 0 to the number of units, {num_units}, found {num_relu_units}.")
     kinds = {(tensor.dtype, tensor.device) for tensor in (A, W, h, initial)}
@@ -179,7 +143,7 @@ def _choose(backend: Backend | None, *tensors: Tensor) -> Backend:
     takes_cpu = is_plain and A.device.type == "cpu" and A.dtype in (torch.float32, torch.float64)
     takes_triton = is_plain and A.dtype == torch.float32 and A.shape[1] <= _largest_triton_size(A.device)
     if backend is None:
-        if takes_cpu:
+        if takes_cpu and (torch.compiler.is_compiling() or _cpu_kernels_compile()):
             return "cpu"
         return "triton" if takes_triton and A.device.type == "cuda" and find_spec("triton") else "loop"
     if (backend == "cpu" and not takes_cpu) or (backend == "triton" and not (takes_triton and find_spec("triton"))):
@@ -191,6 +155,23 @@ def _choose(backend: Backend | None, *tensors: Tensor) -> Backend:
     return backend
 
 
+@cache
+def _cpu_kernels_compile() -> bool:
+    """Return whether numba makes the CPU kernels on this machine; if not, warn once with its reason."""
+    try:
+        from hf_tsdyn.models.alrnn import recurrence_cpu
+
+        recurrence_cpu.check_compiles()
+    except Exception as error:  # numba has many ways to fail, and the loop needs none of it
+        warnings.warn(
+            f"the compiled recurrence of AL-RNN cannot be used here, the loop in torch is, which takes a hundred times "
+            f"as long: {type(error).__name__}: {error}",
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
 def _largest_triton_size(device: torch.device) -> int:
     """Return how many units the matrix may have that a Triton program holds in the memory of one multiprocessor."""
     if device.type != "cuda":
@@ -199,9 +180,11 @@ def _largest_triton_size(device: torch.device) -> int:
 
 
 def _is_transformed(tensors: tuple[Tensor, ...]) -> bool:
-    """Return whether torch.func is at work, whose transforms do not see into kernels."""
+    """Return whether torch.func or forward derivatives are at work, which do not see into kernels."""
     if torch.compiler.is_compiling():
         return False
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        return True
     is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
     return any(is_wrapped(tensor) for tensor in tensors)
 
@@ -260,6 +243,15 @@ def _forced_run_backward(
 @_forced_run_backward.register_fake
 def _(A, W, initial, forcing, weight, states, grad_observed, grad_states, num_relu_units, backend):
     return A.new_empty(A.shape), A.new_empty(W.shape), A.new_empty(A.shape), A.new_empty(initial.shape)
+
+
+def _refuse(ctx, *gradients):
+    raise NotImplementedError(
+        "the kernels of AL-RNN must be differentiated once, found a second derivative; give backend='loop'."
+    )
+
+
+_forced_run_backward.register_autograd(_refuse)
 
 
 def _keep(ctx, inputs, output) -> None:

@@ -214,8 +214,8 @@ def run_backward(call, gradients, number):
     """Write the gradients of all models."""
     control = flush_subnormals()
     run, of = located(call, number), _located_gradients(gradients, number)
-    find_forced_steps(run)
     for model in range(run.num_models - 1, -1, -1):  # what the forward run wrote last may still be in cache
+        find_forced_steps(run, model, number)
         set_matrix(run, model, False)
         _clear_rows(of.W_sums, run.rows * run.rows)
         _clear_rows(of.A_sums, run.rows)

@@ -9,11 +9,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
+import llvmlite
 import torch
 from numba import njit, types
 from torch import Tensor
 
-from hf_tsdyn.models.alrnn.products import largest_tile
+from hf_tsdyn.models.alrnn.products import REGISTER_BITS, largest_tile
 from hf_tsdyn.models.alrnn.recurrence import LANES, ROWS, states_shape
 from hf_tsdyn.models.alrnn.recurrence_backward import SLOTS, Gradients, run_backward
 from hf_tsdyn.models.alrnn.recurrence_forward import OPTIONS, Grid, Run, run_forward
@@ -44,6 +45,7 @@ def backward(
     """Return the gradients of A, W, h and the initial states; the incoming ones are those of `forward`'s results."""
     grad_observed = A.new_zeros(1).expand(forcing.shape) if grad_observed is None else grad_observed
     grad_states = None if grad_states is None else grad_states.contiguous()
+    states = states.contiguous()  # whoever kept them may have turned them round
     outgoing = A.new_empty(A.shape), A.new_empty(W.shape), A.new_empty(A.shape), A.new_empty(initial.shape)
     run, _alive = _run(A, W, A, initial, forcing, weight.expand_as(forcing), num_relu_units, states, grad_observed)
     size = run.rows * LANES
@@ -102,7 +104,7 @@ def _run(
     num_units = A.shape[1]
     rows, largest = _padded(num_units, ROWS), largest_tile(8 * A.element_size())
     A, W, h, initial = A.contiguous(), W.contiguous(), h.contiguous(), initial.contiguous()
-    sizes = (num_units * rows, rows * LANES, 2 * rows * LANES, LANES * num_channels * LANES, num_steps)
+    sizes = (num_units * rows, rows * LANES, 2 * rows * LANES, LANES * num_channels * LANES, max(num_steps, 1))
     memory, places = _carve(A, sizes)
     run = Run(
         num_models,
@@ -145,12 +147,24 @@ def _entries(sources: int) -> dict[str, Callable]:
 def _kernel(name: Literal["forward", "backward"], dtype: torch.dtype) -> Callable:
     """Return machine code for numbers of one type, from numba's disk cache where it has it."""
     folder = Path(__file__).parent
-    files = ("vectors.py", "products.py", "recurrence_forward.py", "recurrence_backward.py")
-    sources = hashlib.sha256(b"".join((folder / file).read_bytes() for file in files)).digest()
+    files = ("recurrence.py", "vectors.py", "products.py", "recurrence_forward.py", "recurrence_backward.py")
+    parts = [*((folder / file).read_bytes() for file in files), repr((REGISTER_BITS, llvmlite.__version__)).encode()]
+    sources = hashlib.sha256(b"".join(parts)).digest()
     whole, number = types.int64, types.float32 if dtype == torch.float32 else types.float64
     grid = types.NamedTuple([whole, types.UniTuple(whole, 4)], Grid)
     run = types.NamedTuple([grid if x in ("initial", "forcing", "weight") else whole for x in Run._fields], Run)
     gradients = types.NamedTuple([grid if x == "observed" else whole for x in Gradients._fields], Gradients)
     arguments = (run, gradients, number) if name == "backward" else (run, number, types.boolean)
     function = _entries(int.from_bytes(sources[:7], "big"))[name]
-    return njit(types.void(*arguments), cache=True, **OPTIONS)(function)
+    try:
+        return njit(types.void(*arguments), cache=True, **OPTIONS)(function)
+    except RuntimeError as error:
+        if "no locator" not in str(error):
+            raise
+        return njit(types.void(*arguments), **OPTIONS)(function)  # no folder to keep it in
+
+
+def check_compiles() -> None:
+    """Compile the kernels of single precision; whatever numba raises if it cannot."""
+    _kernel("forward", torch.float32)
+    _kernel("backward", torch.float32)

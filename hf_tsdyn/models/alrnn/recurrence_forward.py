@@ -119,16 +119,17 @@ def set_matrix(run, model, transposed):
 
 
 @compiled
-def find_forced_steps(run):
-    """Set `is_forced`, reading weights that stand for many models, series or units once."""
+def find_forced_steps(run, model, number):
+    """Set `is_forced` of a model, `number` being 0; weights that stand for many series or units are read once."""
     a, b, c, d = run.weight.strides
-    for model in range(run.num_models if a != 0 else min(run.num_models, 1)):
-        for series in range(run.num_series if b != 0 else min(run.num_series, 1)):
-            for step in range(run.num_steps):
-                for channel in range(run.num_channels if d != 0 else min(run.num_channels, 1)):
-                    share = read(run.weight.place, model * a + series * b + step * c + channel * d)
-                    if share != 0:
-                        write(run.is_forced, step, share)
+    for step in range(run.num_steps):
+        write(run.is_forced, step, number)
+    for series in range(run.num_series if b != 0 else min(run.num_series, 1)):
+        for step in range(run.num_steps):
+            for channel in range(run.num_channels if d != 0 else min(run.num_channels, 1)):
+                share = read(run.weight.place, model * a + series * b + step * c + channel * d)
+                if share != 0:
+                    write(run.is_forced, step, share)
 
 
 @inlined
@@ -226,9 +227,9 @@ def run_forward(call, number, is_free):
     """Run all models; without storing states if free."""
     control = flush_subnormals()
     run = located(call, number)
-    if not is_free:
-        find_forced_steps(run)
     for model in range(run.num_models):
+        if not is_free:
+            find_forced_steps(run, model, number)
         set_matrix(run, model, True)
         for unit in range(run.num_units):
             store(run.base, unit * LANES, spread(read(run.h, model * run.num_units + unit)))

@@ -181,6 +181,7 @@ def backward(
     parts_A, parts_h = A.new_empty(*grid, A.shape[1]), A.new_empty(*grid, A.shape[1])
     parts_W = A.new_empty(*grid, *W.shape[1:])
     grad_initial = A.new_empty(initial.shape)
+    states = states.contiguous()
     incoming = [A if gradient is None else gradient.contiguous() for gradient in (grad_observed, grad_states)]
     with torch.cuda.device_of(A):
         _run_backward[grid](

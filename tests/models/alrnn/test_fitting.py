@@ -56,6 +56,11 @@ def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["state.safetensors"]
 
 
+def test_seeds_may_be_numpy_numbers(tmp_path):
+    (one,) = fit(np.arange(3)[2:], state_file=tmp_path / "state.safetensors")
+    assert_same(one, fit([2])[0])
+
+
 def test_the_state_of_another_fit_is_refused(tmp_path):
     file = tmp_path / "state.safetensors"
     fit([0], state_file=file)
@@ -246,6 +251,7 @@ def with_value(value):
         (with_value(np.nan), "must be finite, found 1 values"),
         (series()[:12], "at least 13 steps"),
         (np.column_stack([series(), series()]), r"shape \(time, 2\)"),
+        (series()[:1], "at least 2 steps"),
         (series() * [1, 0], r"constant ones: \[1\]"),
     ],
 )

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hf_tsdyn.models.alrnn import recurrence, recurrence_cpu
 from hf_tsdyn.models.alrnn.recurrence import forced_run, forced_run_loop, free_run
 
 SIZES = [  # models, units, rectified, observed, steps, series
@@ -151,18 +152,69 @@ def test_strided_tensors_are_read_as_they_are():
     )
 
 
-def test_a_model_has_the_same_bits_whatever_its_neighbours():
+@pytest.mark.parametrize("weights", ["shared", "of each model"])
+def test_a_model_has_the_same_bits_whatever_its_neighbours(weights):
     parameters, forcing, weight = problem(16, 20, 2, 3, 30, 16)
+    forcing = forcing.nan_to_num()
+    weight = weight.expand(16, 1, 30, 1).clone()
+    if weights == "of each model":
+        weight[::7] = 0  # no step of these is forced
     together = forced_run(*parameters, forcing, weight, num_relu_units=2)
     all_gradients = gradients(together, parameters, ["observed"])
     incoming = torch.randn(together.observed.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     incoming = incoming.float()
     for model in (0, 7, 15):
         alone = [x.detach()[model : model + 1].requires_grad_() for x in parameters]
-        run = forced_run(*alone, forcing[model : model + 1], weight, num_relu_units=2)
+        run = forced_run(*alone, forcing[model : model + 1], weight[model : model + 1], num_relu_units=2)
         assert torch.equal(run.states[0], together.states[model])
         own = torch.autograd.grad(run.observed, alone, incoming[model : model + 1])
         assert all(torch.equal(a[0], b[model]) for a, b in zip(own, all_gradients, strict=True))
+
+
+def test_states_that_are_kept_in_another_order_give_the_same_gradients():
+    parameters, forcing, weight = problem(2, 6, 2, 3, 20, 5)
+    wanted = gradients(forced_run(*parameters, forcing, weight, num_relu_units=2), parameters, ["observed"])
+    turned = torch.autograd.graph.saved_tensors_hooks(
+        lambda x: x.mT.contiguous() if x.ndim > 1 else x, lambda x: x.mT if x.ndim > 1 else x
+    )
+    with turned:
+        run = forced_run(*parameters, forcing, weight, num_relu_units=2)
+    assert_same(gradients(run, parameters, ["observed"]), wanted, 0)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own
+def test_forward_derivatives_take_the_loop():
+    parameters, forcing, weight = problem(1, 4, 1, 2, 6, 2)
+    A, W, h, initial = (x.detach() for x in parameters)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(initial, torch.ones_like(initial))
+        runs = [forced_run(A, W, h, dual, forcing, weight, num_relu_units=1, backend=each) for each in (None, "loop")]
+        found, wanted = (torch.autograd.forward_ad.unpack_dual(run.states).tangent for run in runs)
+    assert torch.equal(found, wanted)
+
+
+def test_second_derivatives_are_refused_by_name():
+    parameters, forcing, weight = problem(1, 4, 1, 2, 6, 2)
+    run = forced_run(*parameters, forcing, weight, num_relu_units=1)
+    (gradient,) = torch.autograd.grad(run.observed.square().sum(), parameters[0], create_graph=True)
+    with pytest.raises(NotImplementedError, match="backend='loop'"):
+        torch.autograd.grad(gradient.sum(), parameters[0])
+
+
+def test_the_loop_stands_in_with_a_warning_where_nothing_compiles(monkeypatch):
+    def broken():
+        raise KeyError("no such option")
+
+    parameters, forcing, weight = problem(1, 4, 1, 2, 6, 2)
+    monkeypatch.setattr(recurrence_cpu, "check_compiles", broken)
+    recurrence._cpu_kernels_compile.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="the loop in torch is.*KeyError: 'no such option'"):
+            run = forced_run(*parameters, forcing, weight, num_relu_units=1)
+        assert torch.equal(forced_run(*parameters, forcing, weight, num_relu_units=1).states, run.states)  # warns once
+        assert torch.equal(run.states, forced_run_loop(*parameters, forcing, weight, num_relu_units=1).states)
+    finally:
+        recurrence._cpu_kernels_compile.cache_clear()
 
 
 def test_gradients_of_observed_units_alone_make_none_of_the_states():
@@ -291,6 +343,15 @@ def test_shapes_come_out_on_the_meta_device():
         ({"weight": torch.zeros(3, 6, 2)[:2]}, "weight must be broadcastable"),
         ({"weight": torch.zeros(6, 1).double()}, "of A's type"),
         ({"h": torch.zeros(2, 4).double()}, "one floating-point type"),
+        (
+            {
+                "A": torch.zeros(2, 0),
+                "W": torch.zeros(2, 0, 0),
+                "h": torch.zeros(2, 0),
+                "initial": torch.zeros(2, 3, 0),
+            },
+            "at least one unit",
+        ),
         ({"num_relu_units": 5}, "num_relu_units must be from 0 to"),
         ({"num_relu_units": -1}, "num_relu_units must be from 0 to"),
         ({"backend": "gpu"}, "backend must be one of loop, cpu, triton or None, found 'gpu'"),

@@ -7,6 +7,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from ...channel_scaling import check_channel_scaling
+
 
 @strict
 class ALRNNConfig(PreTrainedConfig):
@@ -85,18 +87,7 @@ class ALRNNConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be finite and not negative, found {getattr(self, name)}; change it.")
         if not math.isfinite(self.regularization_threshold):
             raise ValueError(f"regularization_threshold must be finite, found {self.regularization_threshold}.")
-        self.check_scaler(self.channel_loc, self.channel_scale)
-
-    def check_scaler(self, channel_loc: list[float] | None, channel_scale: list[float] | None) -> None:
-        """Raise ValueError unless both hold a finite number a channel, the scales above 0; None passes."""
-        for name, values, smallest in (("channel_loc", channel_loc, -math.inf), ("channel_scale", channel_scale, 0.0)):
-            if values is None:
-                continue
-            if len(values) != self.num_channels or not all(smallest < value < math.inf for value in values):
-                raise ValueError(
-                    f"{name} must hold a finite number for each of the {self.num_channels} channels"
-                    f"{', above 0' if name == 'channel_scale' else ''}, found {values}; leave it out, or correct it."
-                )
+        check_channel_scaling(self.num_channels, self.channel_loc, self.channel_scale)
 
 
 __all__ = ["ALRNNConfig"]

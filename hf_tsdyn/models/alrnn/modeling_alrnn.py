@@ -3,17 +3,15 @@
 Source: Brenner, Hemmer, Monfared, Durstewitz, NeurIPS 2024, arXiv:2410.14240.
 """
 
-from collections.abc import Iterable, Sequence
 from typing import Unpack
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
+from ...channel_scaling import ChannelScalingMixin
 from ...forecasting import ForecastMixin, ForecastOutput
 from ...losses import loss_targets
 from ...observations import last_observed, observed
@@ -25,7 +23,7 @@ from .recurrence import forced_run, free_run
 _PASSED_ON = {*TransformersKwargs.__annotations__, "return_dict", "use_cache"}
 
 
-class ALRNNPreTrainedModel(PreTrainedModel):
+class ALRNNPreTrainedModel(ChannelScalingMixin, PreTrainedModel):
     """What the backbone and its head share: configuration, initialisation, abilities."""
 
     config: ALRNNConfig
@@ -65,36 +63,6 @@ class ALRNNModel(ALRNNPreTrainedModel):
                 for each in (self.A, self.W, self.h, self.L)
             )
         )
-
-    @property
-    def loc(self) -> Tensor:
-        """Of each channel, (N,), in at least float32; values are scaled to (values - loc) / scale."""
-        return self._of_channels(self.config.channel_loc, 0.0)
-
-    @property
-    def scale(self) -> Tensor:
-        """Of each channel, (N,), see `loc`."""
-        return self._of_channels(self.config.channel_scale, 1.0)
-
-    def _of_channels(self, values: Sequence[float] | None, default: float) -> Tensor:
-        values = [default] * self.config.num_channels if values is None else values
-        return torch.tensor(values, dtype=torch.promote_types(self.A.dtype, torch.float32), device=self.A.device)
-
-    def check_window(self, values: Tensor, mask: Tensor | None = None) -> None:
-        """Raise TypeError or ValueError unless `values` are a window of the model's series, and `mask` is its mask."""
-        if not values.is_floating_point():
-            raise TypeError(f"past_values must be a floating-point tensor, found {values.dtype}; convert it first.")
-        if values.ndim != 3 or 0 in values.shape or values.shape[2] != self.config.num_channels:
-            raise ValueError(
-                f"past_values must have shape (batch, time, {self.config.num_channels}), none of them 0, found "
-                f"{tuple(values.shape)}: an AL-RNN knows the channels of the series that it was trained on; give "
-                "those, or train another."
-            )
-        if mask is not None and mask.shape != values.shape:
-            raise ValueError(
-                f"past_observed_mask must have the shape of past_values, {tuple(values.shape)}, found "
-                f"{tuple(mask.shape)}; give one truth value per value."
-            )
 
     @can_return_tuple
     def forward(
@@ -147,11 +115,6 @@ class ALRNNModel(ALRNNPreTrainedModel):
             hidden_states=(lifted, states) if keep else None,
         )
 
-    def to_scaled(self, values: Tensor) -> Tensor:
-        """Return values (..., channels) of the data's units in the model's."""
-        dtype = torch.promote_types(values.dtype, self.loc.dtype)
-        return ((values.to(dtype) - self.loc.to(dtype)) / self.scale.to(dtype)).to(self.loc.dtype)
-
 
 class ALRNNForPrediction(ForecastMixin, ALRNNPreTrainedModel):
     """AL-RNN that is trained by teacher forcing and forecasts by free runs from a context's last state.
@@ -163,40 +126,6 @@ class ALRNNForPrediction(ForecastMixin, ALRNNPreTrainedModel):
         super().__init__(config)
         self.model = ALRNNModel(config)
         self.post_init()
-
-    def fit_scaler(self, series: Iterable[ArrayLike]) -> None:
-        """Set the scaler to mean and standard deviation of series (channels, time), NaN left out.
-
-        Raises: ValueError on other channels than the model's, infinite values, or a channel that is constant or never
-            seen.
-        """
-        columns = [np.asarray(each, dtype=np.float64) for each in series]
-        channels = {len(each) for each in columns}
-        if channels != {self.config.num_channels}:
-            raise ValueError(
-                f"the series must have the {self.config.num_channels} channels of the configuration, found "
-                f"{', '.join(map(str, sorted(channels))) or 'no series'}; change num_channels, or choose columns."
-            )
-        values = np.concatenate(columns, axis=1)
-        if np.isinf(values).any():
-            raise ValueError(f"the series must be finite or NaN, found {np.isinf(values).sum()} infinite values.")
-        seen = ~np.isnan(values)
-        count = np.maximum(seen.sum(axis=1), 1)
-        loc = np.where(seen, values, 0).sum(axis=1) / count
-        scale = np.sqrt(np.where(seen, (values - loc[:, None]) ** 2, 0).sum(axis=1) / count)
-        constant = np.flatnonzero(~(scale > 1e-12 * np.abs(loc))).tolist()
-        if constant:
-            raise ValueError(f"every channel must vary, found constant or unseen ones: {constant}; leave them out.")
-        self.set_scaler(loc.tolist(), scale.tolist())
-
-    def set_scaler(self, loc: Sequence[float], scale: Sequence[float]) -> None:
-        """Work on (values - loc) / scale from now on, one number a channel, here and in what is saved.
-
-        Raises: ValueError if there are more or fewer, or a scale is not above 0.
-        """
-        scaler = {"channel_loc": [float(each) for each in loc], "channel_scale": [float(each) for each in scale]}
-        self.config.check_scaler(**scaler)
-        self.config.update(scaler)
 
     @can_return_tuple
     def forward(

@@ -17,7 +17,7 @@ class SweepData(SeriesOptions):
     """One series, where it is cut, and what its models are selected and scored on.
 
     Args:
-        path: a CSV or NPY file, or the folder of a dataset of trajectories.
+        path: a CSV, NPY, Parquet or Arrow file, or the folder of a dataset of trajectories.
         test_path: of another series of the same system, without noise if there is one; null scores on the last
             `test_share` of this one.
         item: which series, where a path holds several: its number, from 0, or in a dataset of trajectories an item_id,
@@ -26,7 +26,7 @@ class SweepData(SeriesOptions):
             noise from a series that is sampled finely; 0 trains on it as it is.
         validation_smoothing: the same of the validation part, so that a noisy series does not select the models that
             reproduce its noise; 0 for a clean one.
-    Raises: ValueError as `SeriesOptions` does, on no validation part, two test parts, or a negative smoothing."""
+    Raises: ValueError as `SeriesOptions` does, on a cut by months, no validation part, two test parts, or a negative smoothing."""
 
     path: str
     test_path: str | None = None
@@ -38,6 +38,8 @@ class SweepData(SeriesOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.months is not None:
+            raise ValueError(f"a sweep must be cut by shares, found data.months={self.months}; leave it out.")
         if self.validation_share == 0:
             raise ValueError("data.validation_share must be above 0, found 0; it selects checkpoints: give 0.2.")
         if self.test_path is not None and self.test_share > 0:

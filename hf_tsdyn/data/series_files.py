@@ -1,28 +1,49 @@
-"""Read CSV and NPY files: series of finite numbers, evenly spaced in time, or a message that says what to do."""
+"""Read tables and NPY files: series of finite numbers, evenly spaced in time, or a message that says what to do."""
 
 import csv
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 _EVEN = 1e-3
 """Steps of time count as even when they differ by no more than this share of one."""
 
 
 class SeriesFile(NamedTuple):
-    """One file: its series, each (channels, time), the names of their channels, the time between two steps."""
+    """One file: its series, each (channels, time), the names of their channels, the time between two steps.
+
+    times: (time,) datetime64 of a table with dates, else None: in UTC where they have a zone, in seconds where those
+        are whole."""
 
     series: list[np.ndarray]
     channel_names: tuple[str, ...]
     dt: float
+    times: np.ndarray | None = None
+
+
+class _Table(NamedTuple):
+    """The columns of a file, and how messages count its rows."""
+
+    file: Path
+    frame: pd.DataFrame
+    row_name: str
+    first_row: int
+
+    def column(self, name: str) -> pd.Series:
+        return cast(pd.Series, self.frame[name])
+
+    def locate(self, row: int) -> str:
+        return f"{self.row_name} {row + self.first_row}"
 
 
 def find_series_files(path: Path) -> list[Path]:
-    """Return the file at `path`, or the CSV and NPY files of the folder there, by name.
+    """Return the file at `path`, or the tables and NPY files of the folder there, by name.
 
     Raises: FileNotFoundError where there are none."""
     files = (
@@ -30,7 +51,8 @@ def find_series_files(path: Path) -> list[Path]:
     )
     if not files:
         raise FileNotFoundError(
-            f"path must be a CSV or NPY file, or a folder of such files, found none at {str(path)!r}; correct the path."
+            f"path must be a file that ends in {_listed(SERIES_SUFFIXES)}, or a folder of such files, found none at "
+            f"{str(path)!r}; correct the path."
         )
     return files
 
@@ -41,22 +63,22 @@ def read_series_file(file: Path, *, columns: Sequence[str] | None, time_column: 
     Values keep the type of the file; those of an NPY file are mapped, unless `columns` selects some.
     Raises: ValueError on anything but finite numbers, evenly spaced."""
     if file.suffix.lower() not in SERIES_SUFFIXES:
-        raise ValueError(f"a file of series must end in {' or '.join(SERIES_SUFFIXES)}, found {file}; convert it.")
+        raise ValueError(f"a file of series must end in {_listed(SERIES_SUFFIXES)}, found {file}; convert it.")
     content = _READERS[file.suffix.lower()](file, columns, time_column)
     largest = np.finfo(np.float32).max
     for values in content.series:
         low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
         if low < -largest or high > largest:
             raise ValueError(
-                f"values must be finite in float32, found {low} to {high} in {file}; leave unseen values empty (CSV) "
-                "or NaN (NPY)."
+                f"values must be finite in float32, found {low} to {high} in {file}; leave unseen values empty "
+                "(tables) or NaN (NPY)."
             )
     return content
 
 
 def _read_npy(file: Path, columns: Sequence[str] | None, time_column: str | None) -> SeriesFile:
     if time_column is not None:
-        raise ValueError(f"time_column must name a column of a CSV file, found {time_column!r} for {file}; drop it.")
+        raise ValueError(f"time_column must name a column of a table, found {time_column!r} for {file}; drop it.")
     try:
         values = np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
     except (ValueError, EOFError) as error:
@@ -82,24 +104,85 @@ def _read_csv(file: Path, columns: Sequence[str] | None, time_column: str | None
         frame = pd.read_csv(file, skip_blank_lines=False, low_memory=False)
     except ValueError as error:
         raise ValueError(f"{file} must be a CSV file with a header row, found none ({error}); correct it.") from error
-    filled = np.flatnonzero(frame.notna().any(axis=1))
-    if not filled.size or not isinstance(frame.index, pd.RangeIndex):
+    if not isinstance(frame.index, pd.RangeIndex):
         raise ValueError(
-            f"{file} must have rows of values below a header row that names every column, found {len(frame)} rows "
-            f"below the header {list(frame.columns)}; correct it."
+            f"{file} must have a header row that names every column, found rows with more values than the header "
+            f"{list(frame.columns)}; correct it."
         )
-    frame = frame.iloc[: filled[-1] + 1]  # empty lines at the end are no steps
-    time_column = _find_time_column(frame, file, time_column)
-    dt = 1.0 if time_column is None else _spacing(frame[time_column], file)
+    return _read_table(_Table(file, frame, "line", 2), columns, time_column)
+
+
+def _read_arrow(file: Path, columns: Sequence[str] | None, time_column: str | None) -> SeriesFile:
+    """Read a Parquet, Arrow or Feather file; the index of a data frame comes before its columns, as in a CSV file."""
+    try:
+        content = _load_arrow(file)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(
+            f"{file} must be a whole Parquet file (.parquet) or Arrow file (.arrow, .feather), found none ({error}); "
+            "write it again."
+        ) from error
+    _check_columns(content.schema, file)
+    for place, field in enumerate(content.schema):
+        if pa.types.is_null(field.type) or pa.types.is_decimal(field.type):
+            content = content.set_column(place, field.name, content.column(place).cast(pa.float64()))
+    index = (content.schema.pandas_metadata or {}).get("index_columns", [])
+    index = [name for name in index if name in content.column_names]  # a range of row numbers is no column
+    names = index + [name for name in content.column_names if name not in index]
+    frame = content.select(names).to_pandas(ignore_metadata=True)
+    return _read_table(_Table(file, frame, "row", 1), columns, time_column)
+
+
+def _load_arrow(file: Path) -> pa.Table:
+    with file.open("rb") as content:
+        if file.suffix.lower() == ".parquet":
+            return pq.ParquetFile(content).read()
+        has_footer = content.read(6) == b"ARROW1"
+        content.seek(0)
+        return (pa.ipc.open_file if has_footer else pa.ipc.open_stream)(content).read_all()
+
+
+def _check_columns(schema: pa.Schema, file: Path) -> None:
+    """Refuse names that are missing or repeat, and columns of lists, which a dataset of trajectories has."""
+    wrong = [name for name in schema.names if not name.strip() or schema.names.count(name) > 1]
+    if wrong:
+        raise ValueError(f"{file} must name every column, none twice, found {wrong} in {schema.names}; write names.")
+    nested = [field.name for field in schema if pa.types.is_nested(field.type)]
+    if nested:
+        raise ValueError(
+            f"{file} must be a table with one value per cell, found lists or structures in {nested}; write a column "
+            "per channel, or, of a generated dataset, give the folder that holds manifest.json."
+        )
+
+
+def _read_table(table: _Table, columns: Sequence[str] | None, time_column: str | None) -> SeriesFile:
+    file, frame = table.file, table.frame
+    filled = np.flatnonzero(frame.notna().any(axis=1))
+    if not filled.size:
+        raise ValueError(
+            f"{file} must have rows of values, found {len(frame)} rows without any in its columns "
+            f"{list(frame.columns)}; correct it."
+        )
+    frame = frame.iloc[: filled[-1] + 1]  # empty rows at the end are no steps
+    table = table._replace(frame=frame)
+    time_column = _find_time_column(table, time_column)
+    dt, times = (1.0, None) if time_column is None else _read_times(table, time_column)
     names = [name for name in frame.columns if name != time_column]
     names = names if columns is None else [names[place] for place in _places(columns, names, file)]
-    text = [name for name in names if not pd.api.types.is_numeric_dtype(frame[name])]
-    if text or not names:
+    index = [name for name in names if name.startswith("__index_level_")]  # what pandas calls an index without a name
+    if index:
         raise ValueError(
-            f"{file} must have at least one channel, and numbers in every one, found text in {text} of the channels "
-            f"{names}; leave unseen values empty, or choose the numeric channels with columns."
+            f"the index of a data frame must hold dates or have a name, found {index} among the channels of {file}; "
+            "leave it out (pandas: to_parquet(index=False)), or name it."
         )
-    return SeriesFile([np.ascontiguousarray(frame[names].to_numpy(np.float64).T)], tuple(names), dt)
+    wrong = [name for name in names if not pd.api.types.is_numeric_dtype(frame[name])]
+    if wrong or not names:
+        raise ValueError(
+            f"{file} must have at least one channel, and numbers in every one, found other values in {wrong} of the "
+            f"channels {names}; leave unseen values empty, or choose the numeric channels with columns."
+        )
+    return SeriesFile([np.ascontiguousarray(frame[names].to_numpy(np.float64).T)], tuple(names), dt, times)
 
 
 def _check_header(file: Path) -> None:
@@ -122,8 +205,12 @@ def _is_number(name: str) -> bool:
     return True
 
 
-_READERS = {".csv": _read_csv, ".npy": _read_npy}
+_READERS = {".csv": _read_csv, ".npy": _read_npy} | dict.fromkeys((".parquet", ".arrow", ".feather"), _read_arrow)
 SERIES_SUFFIXES = tuple(_READERS)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def _places(columns: Sequence[str], names: Sequence[str], file: Path) -> list[int]:
@@ -133,17 +220,20 @@ def _places(columns: Sequence[str], names: Sequence[str], file: Path) -> list[in
     return [names.index(name) for name in columns]
 
 
-def _find_time_column(frame: pd.DataFrame, file: Path, name: str | None) -> str | None:
+def _find_time_column(table: _Table, name: str | None) -> str | None:
     """Return the column of times: the one that was asked for, or the first if it holds dates."""
-    if name is not None and name not in frame.columns:
-        raise ValueError(f"time_column must be a column of {file}, {list(frame.columns)}, found {name!r}; correct it.")
-    if name is None and not pd.api.types.is_numeric_dtype(frame.iloc[:, 0]) and _dates(frame.iloc[:, 0]) is not None:
-        return str(frame.columns[0])
+    names = list(table.frame.columns)
+    if name is not None and name not in names:
+        raise ValueError(f"time_column must be a column of {table.file}, {names}, found {name!r}; correct it.")
+    if name is None and _dates(table.column(names[0])) is not None:
+        return str(names[0])
     return name
 
 
 def _dates(column: pd.Series) -> pd.Series | None:
-    """Return the column as dates, None if they are not all of one known format."""
+    """Return the column as dates in UTC, None if it holds numbers or not all are of one known format."""
+    if pd.api.types.is_numeric_dtype(column):
+        return None
     for date_format in ("ISO8601", None):
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # pandas warns where it would guess the format of each cell
@@ -154,12 +244,12 @@ def _dates(column: pd.Series) -> pd.Series | None:
     return None
 
 
-def _spacing(column: pd.Series, file: Path) -> float:
-    """Return the time between two rows, in seconds for dates; months and the like count as even.
+def _read_times(table: _Table, name: str) -> tuple[float, np.ndarray | None]:
+    """Return the time between two rows, in seconds for dates, and the dates; months and the like count as even.
 
-    Raises: ValueError, naming the line, where times are missing, do not increase or leave rows out."""
-    place = f"column {column.name!r} of {file}"
-    dates = None if pd.api.types.is_numeric_dtype(column) else _dates(column)
+    Raises: ValueError, naming the row, where times are missing, do not increase or leave rows out."""
+    column, place = table.column(name), f"column {name!r} of {table.file}"
+    dates = _dates(column)
     if dates is None and not pd.api.types.is_numeric_dtype(column):
         raise ValueError(
             f"times must be numbers or dates of one format, found {column.iloc[0]!r} and others in {place}; write "
@@ -167,29 +257,35 @@ def _spacing(column: pd.Series, file: Path) -> float:
         )
     times = column.to_numpy(np.float64) if dates is None else (dates - dates.iloc[0]).dt.total_seconds().to_numpy()
     if not np.isfinite(times).all():
-        line = int(np.argmin(np.isfinite(times))) + 2
-        raise ValueError(f"every row must have a time, found none in line {line}, {place}; fill it in.")
+        row = table.locate(int(np.argmin(np.isfinite(times))))
+        raise ValueError(f"every row must have a time, found none in {row}, {place}; fill it in.")
     if len(times) < 2:
         raise ValueError(f"a series must have at least two rows, found one time in {place}; give a longer one.")
     steps = np.diff(times)
     if steps.min() <= 0:
         raise ValueError(
-            f"times must increase, found {_pair(column, steps <= 0)}, {place}; sort the rows, and keep one row of each "
-            "time."
+            f"times must increase, found {_pair(table, column, steps <= 0)}, {place}; sort the rows, and keep one row "
+            "of each time."
         )
     dt = float(np.median(steps))
     uneven = np.abs(steps / dt - 1) > _EVEN
     if uneven.any() and (dates is None or len(dates) < 3 or pd.infer_freq(pd.DatetimeIndex(dates)) is None):
         unit = "" if dates is None else " seconds"
         raise ValueError(
-            f"times must be evenly spaced, found {_pair(column, uneven)}, {place}, where most are {dt:g}{unit} apart "
-            f"({uneven.sum()} such lines); give every missing step a row with empty values, or resample (pandas: "
-            "frame.asfreq, frame.resample)."
+            f"times must be evenly spaced, found {_pair(table, column, uneven)}, {place}, where most are {dt:g}{unit} "
+            f"apart ({uneven.sum()} such {table.row_name}s); give every missing step a row with empty values, or "
+            "resample (pandas: frame.asfreq, frame.resample)."
         )
-    return dt
+    return dt, None if dates is None else _in_seconds(dates.dt.tz_localize(None).to_numpy())
 
 
-def _pair(column: pd.Series, wrong_steps: np.ndarray) -> str:
+def _in_seconds(times: np.ndarray) -> np.ndarray:
+    """Return times as datetime64[s], unless that would cut some."""
+    seconds = times.astype("datetime64[s]")
+    return seconds if (seconds == times).all() else times
+
+
+def _pair(table: _Table, column: pd.Series, wrong_steps: np.ndarray) -> str:
     """Say which two neighbours have the first of the wrong steps between them."""
     first = int(np.argmax(wrong_steps))
-    return f"{column.iloc[first + 1]} after {column.iloc[first]} in line {first + 3}"
+    return f"{column.iloc[first + 1]} after {column.iloc[first]} in {table.locate(first + 1)}"

@@ -225,9 +225,27 @@ def test_fingerprint_tells_content_and_options_apart(csv, tmp_path):
     assert len(splits | others | {SeriesDataset(file, "train", context_length=0).fingerprint}) == 4
 
 
+@pytest.mark.parametrize(
+    ("options", "fingerprint"),
+    [
+        ({}, "9f8539c310c671b715b11313b15f78baac11366b5440def35c2f1aab36685975"),
+        ({"columns": ("b",)}, "5801abcb4745150bd77a8515b3a173c031080e74c8018be18179f55de9079fa4"),
+        (
+            {"time_column": "a", "test_share": 0.25},
+            "5d277760b1502ecbafc64a5f58759bf68803cd29a7bf71143d89595901e7a8fa",
+        ),
+    ],
+)
+def test_fingerprints_stay_what_results_have_recorded(csv, options, fingerprint):
+    file = csv("a,b\n" + "".join(f"{n},{n * n % 7}\n" for n in range(20)))
+    assert SeriesDataset(file, "train", context_length=0, options=SeriesOptions(**options)).fingerprint == fingerprint
+
+
 def test_nothing_to_read_is_named(tmp_path):
     for path in (tmp_path, tmp_path / "absent.csv"):
-        with pytest.raises(FileNotFoundError, match="a CSV or NPY file, or a folder of such files"):
+        with pytest.raises(
+            FileNotFoundError, match=r"ends in \.csv, .* or \.feather, or a folder of such files, found none"
+        ):
             open_train(path)
 
 

@@ -65,12 +65,12 @@ def test_an_empty_line_is_a_step_unless_it_is_the_last(csv):
     ("text", "options", "message"),
     [
         ("", {}, "CSV file with a header row, found none"),
-        ("a,b\n", {}, r"found 0 rows below the header \['a', 'b'\]"),
+        ("a,b\n", {}, r"found 0 rows without any in its columns \['a', 'b'\]"),
         ("a,b\n1,2,3\n4,5,6\n", {}, "names every column"),
         ("a,b\n1,2\n3,4,5\n", {}, "found none .*line 3"),
-        ("a;b\n1;2\n", {}, r"text in \['a;b'\]"),
-        ("a,b,c\n1,x,2\n3,y,4\n", {}, r"found text in \['b'\] of the channels \['a', 'b', 'c'\].*choose"),
-        ("time,a\n2024-01-01,x\n2024-01-02,y\n", {}, r"found text in \['a'\] of the channels \['a'\]"),
+        ("a;b\n1;2\n", {}, r"other values in \['a;b'\]"),
+        ("a,b,c\n1,x,2\n3,y,4\n", {}, r"found other values in \['b'\] of the channels \['a', 'b', 'c'\].*choose"),
+        ("time,a\n2024-01-01,x\n2024-01-02,y\n", {}, r"found other values in \['a'\] of the channels \['a'\]"),
         ("time\n2024-01-01\n2024-01-02\n", {}, r"at least one channel.*channels \[\]"),
         ("a,b\n1,2\n3,inf\n", {}, r"finite in float32, found 1.0 to inf in .*series\.csv"),
         ("a\n-1e39\n1\n", {}, "found -1e.39 to 1.0"),
@@ -105,7 +105,7 @@ def test_unreadable_tables_say_what_to_do(csv, text, options, message):
         (np.array([1, np.inf, 2]), {}, "found 1.0 to inf"),
         (np.array([1.0, 1e39]), {}, "finite in float32"),
         (np.zeros((4, 2)), {"columns": ("2",)}, r"\['0', '1'\], found \['2'\]"),
-        (np.zeros((4, 2)), {"time_column": "0"}, "a column of a CSV file, found '0'"),
+        (np.zeros((4, 2)), {"time_column": "0"}, "a column of a table, found '0'"),
     ],
 )
 def test_unreadable_arrays_say_what_to_do(npy, array, options, message):
@@ -121,8 +121,8 @@ def test_files_that_are_no_arrays_are_refused(npy, csv):
     cut.write_bytes(cut.read_bytes()[:-8])
     with pytest.raises(ValueError, match=r"series\.npy must be an NPY file.*write it again"):
         read(cut)
-    with pytest.raises(ValueError, match=r"end in \.csv or \.npy, found .*series\.parquet"):
-        read(csv("a\n1\n", "series.parquet"))
+    with pytest.raises(ValueError, match=r"end in \.csv, \.npy, .* or \.feather, found .*series\.txt"):
+        read(csv("a\n1\n", "series.txt"))
 
 
 @pytest.mark.parametrize(

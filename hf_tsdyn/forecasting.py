@@ -53,6 +53,7 @@ class ForecastOutput(ModelOutput):
     loc, scale: (batch, 1, channels), data units: the scaling of each window.
     mask: boolean, like `prediction_outputs`, True = hidden from the model, in masked modelling.
     last_hidden_state, hidden_states, attentions, channel_attentions: as the architecture documents, when asked.
+    signals: by name, what a controller says of each window, as the architecture documents, when asked.
     """
 
     loss: Tensor | None = None
@@ -66,6 +67,7 @@ class ForecastOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     channel_attentions: tuple[Tensor, ...] | None = None
+    signals: dict[str, Tensor] | None = None
 
 
 def check_prediction_length(prediction_length: int) -> int:

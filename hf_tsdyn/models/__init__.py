@@ -1,10 +1,12 @@
 """The architectures, one folder each; importing this registers them with the Auto classes."""
 
 from .alrnn import ALRNNConfig, ALRNNForPrediction, ALRNNModel
+from .dynonet import DynoNetConfig, DynoNetForPrediction, DynoNetModel
 from .dystformer import DystformerConfig, DystformerForMaskedModeling, DystformerForPrediction, DystformerModel
 
 ARCHITECTURES = {
     ALRNNConfig.model_type: ALRNNForPrediction,
+    DynoNetConfig.model_type: DynoNetForPrediction,
     DystformerConfig.model_type: DystformerForPrediction,
 }
 """The forecasting model of each architecture, by `model_type`."""
@@ -18,6 +20,9 @@ __all__ = [
     "ALRNNConfig",
     "ALRNNForPrediction",
     "ALRNNModel",
+    "DynoNetConfig",
+    "DynoNetForPrediction",
+    "DynoNetModel",
     "DystformerConfig",
     "DystformerForMaskedModeling",
     "DystformerForPrediction",

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from hf_tsdyn.models import ARCHITECTURES, ALRNNConfig, DystformerConfig
+from hf_tsdyn.models import ARCHITECTURES, ALRNNConfig, DynoNetConfig, DystformerConfig
 
 TINY_CONFIGS = {
     "alrnn": ALRNNConfig(
@@ -17,6 +17,19 @@ TINY_CONFIGS = {
         prediction_length=8,
         forcing_interval=3,
         noise_std=0.0,
+    ),
+    "dynonet": DynoNetConfig(
+        num_channels=3,
+        context_length=16,
+        prediction_length=8,
+        controller_hidden_size=12,
+        worker_hidden_size=12,
+        num_worker_layers=2,
+        worker_context_length=16,
+        trend_window=5,
+        mixer_dropout=0.0,
+        worker_dropout=0.0,
+        gating="time_varying",
     ),
     "dystformer": DystformerConfig(
         context_length=64,

@@ -22,7 +22,9 @@ from hf_tsdyn.data.trajectories import TrajectoryDataset
 from hf_tsdyn.evaluation import EvaluationProtocol
 from hf_tsdyn.models import ARCHITECTURES, MASKED_MODELING
 from hf_tsdyn.results import write_atomically
+from training.bilevel_options import BilevelOptions
 from training.lora import LoraOptions
+from training.weight_averaging import WeightAveraging
 
 CONFIG_FILE = "run_config.yaml"
 
@@ -36,13 +38,15 @@ class DataConfig:
     """What the model is trained and selected on.
 
     Args:
-        path: folder of a dataset of trajectories, or a series of your own: a CSV or NPY file, or a folder of such.
+        path: folder of a dataset of trajectories, or a series of your own: a CSV, NPY, Parquet or Arrow file, or a
+            folder of such.
         train_split: split that random windows are drawn from.
         validation_split: split of other systems, or a later part of the series; its loss selects the best checkpoint.
         series: columns and split of a series; of no concern to a dataset of trajectories.
         balance: draw systems, or rows, with equal probability.
         augmentations: null trains on the trajectories as they are.
         validation_windows_per_trajectory: most windows of one trajectory in the validation loss.
+        validation_stride: steps from one of them to the next; by default half the context.
         seed: of windows and augmentations.
         fingerprint: refuse any other dataset than that of this fingerprint; the run's record holds it."""
 
@@ -52,6 +56,7 @@ class DataConfig:
     balance: Literal["systems", "rows"] = "systems"
     augmentations: Augmentations | None = None
     validation_windows_per_trajectory: int = 4
+    validation_stride: int | None = None
     seed: int = 0
     fingerprint: str | None = None
     series: SeriesOptions = field(default_factory=SeriesOptions)
@@ -80,7 +85,11 @@ class EvaluationConfig:
         dataset_name: of the evaluation data, on the card.
         split: split of held-out systems.
         protocol: windows, horizons, bootstrap.
-        baselines: names out of `hf_tsdyn.baselines.BASELINES`, scored beside the model."""
+        baselines: names out of `hf_tsdyn.baselines.BASELINES`, scored beside the model.
+        study: name of a shipped study whose tables the card of a model of one series shows.
+        limits: sentences that the card of such a model adds to its limits.
+        data_license: sentence of that card on the licence of the series.
+        ship_probe: false where that licence does not cover a copy of the probe, a window of the series."""
 
     name: str
     model_id: str | None = None
@@ -88,6 +97,10 @@ class EvaluationConfig:
     split: str = "test"
     protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
     baselines: tuple[str, ...] = ("persistence", "mean", "parroting")
+    study: str | None = None
+    limits: tuple[str, ...] = ()
+    data_license: str = ""
+    ship_probe: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +117,10 @@ class RunConfig:
             configuration (loss, dropout), not the shapes of weights.
         encoder_checkpoint: the same of a model whose backbone alone is the start; `model` may change the head too.
         lora: train adapters of `checkpoint` in place of its weights; null trains them all.
+        bilevel: train a model's controller on what its signals do to the training of the rest; null trains all alike.
+        weight_averaging: validate and save an average of the weights over training; null those of a step.
+        closed_form_start: fit what of a new model has a closed form before training; of no effect on others.
+        frozen: beginnings of names of parameters that are not trained, such as `model.specialists`.
         mixed_precision: "auto" trains in bfloat16 where a GPU has it and in float32 elsewhere."""
 
     task: Task = "forecast"
@@ -114,6 +131,10 @@ class RunConfig:
     checkpoint: str | None = None
     encoder_checkpoint: str | None = None
     lora: LoraOptions | None = None
+    bilevel: BilevelOptions | None = None
+    weight_averaging: WeightAveraging | None = None
+    closed_form_start: bool = True
+    frozen: tuple[str, ...] = ()
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
 
     def __post_init__(self) -> None:
@@ -124,6 +145,8 @@ class RunConfig:
             )
         if self.lora is not None and self.checkpoint is None:
             raise ValueError("lora must have a checkpoint to adapt, found none; name it with checkpoint.")
+        if self.lora is not None and self.bilevel is not None:
+            raise ValueError("bilevel must train a model's own weights, found it beside lora; leave one of them out.")
 
     @property
     def start(self) -> str | None:

@@ -6,7 +6,9 @@
 The run's folder (`training.output_dir`) ends up with the best checkpoint on validation data (config.json,
 model.safetensors), the settings (run_config.yaml), what came of it (training_summary.json) and a probe that
 `training.evaluate_checkpoint` must reproduce to the bit; with `lora` also with the adapter by itself (adapter/), the
-checkpoint being the merged model. The same command resumes a run that was stopped.
+checkpoint being the merged model; with `bilevel` also with the signals over training (signals.json). The same command
+resumes a run that was stopped. With `training.max_steps` 0 a model with specialists is fitted in closed form and saved
+as it is.
 """
 
 import json
@@ -14,18 +16,21 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
+from hf_tsdyn.data.series import TrajectorySource
 from hf_tsdyn.data.windows import RandomWindows, SequentialWindows, identity
 from hf_tsdyn.metrics.pointwise import context_std
 from hf_tsdyn.provenance import hardware_class, package_versions
 from hf_tsdyn.results import write_atomically
+from training.bilevel_options import carve_meta_split, check_bilevel
+from training.bilevel_trainer import BilevelTrainer
 from training.calibration import calibrate
 from training.lora import ADAPTER_FOLDER, add_adapter, merge_adapter
 from training.probe import PROBE_FILE, save_probe
@@ -36,8 +41,18 @@ from training.window_trainer import WindowTrainer
 SUMMARY_FILE = "training_summary.json"
 
 
-def build_windows(config: RunConfig, model: PreTrainedConfig) -> tuple[RandomWindows, SequentialWindows]:
-    """Return random training windows and fixed validation windows of the model's lengths, without a future to mask.
+class RunWindows(NamedTuple):
+    """The windows of a run: random ones to train on, those of the controller, and fixed ones to validate on."""
+
+    source: TrajectorySource
+    """All of the training split."""
+    train: RandomWindows
+    meta: RandomWindows | None
+    validation: SequentialWindows
+
+
+def build_windows(config: RunConfig, model: PreTrainedConfig) -> RunWindows:
+    """Return windows of the model's lengths; without a future where the task is to complete masked windows.
 
     Raises: ValueError if the dataset is not the one that `data.fingerprint` names, or too short for a window.
     """
@@ -46,29 +61,30 @@ def build_windows(config: RunConfig, model: PreTrainedConfig) -> tuple[RandomWin
     if config.task == "masked_modeling":
         prediction_length = look_back = 0
     lengths = {"context_length": model.context_length, "prediction_length": prediction_length}
-    samples = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    trajectories = data.open(data.train_split, look_back)
-    if data.fingerprint not in (None, trajectories.fingerprint):
+    source = data.open(data.train_split, look_back)
+    if data.fingerprint not in (None, source.fingerprint):
         raise ValueError(
-            f"data.path must hold the dataset of fingerprint {data.fingerprint}, found {trajectories.fingerprint} in "
+            f"data.path must hold the dataset of fingerprint {data.fingerprint}, found {source.fingerprint} in "
             f"{data.path}; generate that dataset again, or drop data.fingerprint."
         )
-    train = RandomWindows(
-        trajectories,
-        num_windows=arguments.max_steps * samples,
-        seed=data.seed,
-        balance=data.balance,
-        augmentations=data.augmentations,
+    samples = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    drawn = {
+        "num_windows": max(arguments.max_steps, 1) * samples,
+        "seed": data.seed,
+        "balance": data.balance,
+        "augmentations": data.augmentations,
         **lengths,
-    )
+    }
+    front, meta = carve_meta_split(config.bilevel, source, context_length=look_back, seed=data.seed)
     validation = SequentialWindows(
         data.open(data.validation_split, look_back),
-        stride=max(model.context_length // 2, 1),
+        stride=max(model.context_length // 2, 1) if data.validation_stride is None else data.validation_stride,
         max_windows_per_trajectory=data.validation_windows_per_trajectory,
         **lengths,
     )
     check_targets(validation, in_window_units=getattr(model, "normalize_loss", False))
-    return train, validation
+    meta_windows = None if meta is None else RandomWindows(meta, **drawn)
+    return RunWindows(source, RandomWindows(front, **drawn), meta_windows, validation)
 
 
 def check_targets(validation: SequentialWindows, *, in_window_units: bool) -> None:
@@ -96,27 +112,69 @@ def prepare(config: RunConfig, resolved: dict[str, Any]) -> WindowTrainer | None
     Raises: ValueError or OSError on settings, data or a folder that do not fit.
     """
     arguments = config.training
-    if arguments.max_steps < 1:
-        raise ValueError(
-            f"training.max_steps must be at least 1, found {arguments.max_steps}; windows are drawn without end, "
-            "so that a run is measured in steps."
-        )
     set_seed(arguments.seed)
     model = build_model(config)
-    windows, validation = build_windows(config, model.config)
+    has_closed_form = bool(getattr(model.config, "specialists", None))
+    least = 0 if has_closed_form else 1
+    if arguments.max_steps < least:
+        raise ValueError(
+            f"training.max_steps must be at least {least}, found {arguments.max_steps}; windows are drawn without end, "
+            "so that a run is measured in steps."
+        )
+    if config.bilevel is not None:
+        check_bilevel(model, arguments)
+    windows = build_windows(config, model.config)
     if config.start is None and hasattr(model, "fit_scaler"):
-        rows = range(len(windows.trajectories))
-        model.fit_scaler(windows.trajectories.values(row) for row in rows)  # pyright: ignore[reportCallIssue]
-    trained = model if config.lora is None else add_adapter(model, config.lora)
-    resolved["data"]["fingerprint"] = windows.trajectories.fingerprint
+        model.fit_scaler(series_of(windows.source))  # pyright: ignore[reportCallIssue]
+    resolved["data"]["fingerprint"] = windows.source.fingerprint
     output = Path(str(arguments.output_dir))
     with arguments.main_process_first(desc="the run's folder"):
         claim_output_dir(resolved, output)
     if (output / SUMMARY_FILE).exists():
         return None
-    return WindowTrainer(
-        model=trained, args=arguments, train_dataset=windows, eval_dataset=validation, data_collator=identity
-    )
+    seconds = None
+    if config.start is None and config.closed_form_start and has_closed_form:
+        seconds = time.process_time()
+        model.fit_specialists(series_of(windows.source))  # pyright: ignore[reportCallIssue]
+        seconds = time.process_time() - seconds
+    freeze(model, config.frozen)
+    trainer = build_trainer(config, model, windows)
+    trainer.closed_form_seconds = seconds
+    return trainer
+
+
+def freeze(model: PreTrainedModel, beginnings: Sequence[str]) -> None:
+    """Keep the parameters whose names begin so as they are; ValueError on a beginning that none has."""
+    for beginning in beginnings:
+        found = [each for name, each in model.named_parameters() if name.startswith(beginning)]
+        if not found:
+            parts = sorted({".".join(name.split(".")[:2]) for name, _ in model.named_parameters()})
+            raise ValueError(
+                f"frozen must hold beginnings of names of parameters, found {beginning!r}, which none has; the parts "
+                f"of this model are {parts}."
+            )
+        for parameter in found:
+            parameter.requires_grad_(False)
+
+
+def series_of(source: TrajectorySource) -> Iterator[np.ndarray]:
+    """Yield the rows of the training split, (channels, time) each."""
+    return (source.values(row) for row in range(len(source)))
+
+
+def build_trainer(config: RunConfig, model: PreTrainedModel, windows: RunWindows) -> WindowTrainer:
+    """Return the trainer of a model, with an adapter if the run trains one, by the scheme that the run names."""
+    parts = {
+        "model": model if config.lora is None else add_adapter(model, config.lora),
+        "args": config.training,
+        "train_dataset": windows.train,
+        "eval_dataset": windows.validation,
+        "data_collator": identity,
+        "weight_averaging": config.weight_averaging,
+    }
+    if config.bilevel is None:
+        return WindowTrainer(**parts)
+    return BilevelTrainer(options=config.bilevel, meta_windows=windows.meta, **parts)
 
 
 def last_complete_checkpoint(output: Path, world_size: int) -> str | None:
@@ -138,14 +196,20 @@ def last_complete_checkpoint(output: Path, world_size: int) -> str | None:
 
 
 def train(trainer: WindowTrainer) -> None:
-    """Train from the beginning or where the run stopped, and save the best checkpoint on the validation data."""
+    """Train from the beginning or where the run stopped, and save the best checkpoint on the validation data.
+
+    Without a step to take, the model is validated and saved as it begins.
+    """
     output = Path(str(trainer.args.output_dir))
     checkpoint = last_complete_checkpoint(output, trainer.args.world_size)
     if checkpoint:
         print(f"resuming from {checkpoint}")
     num_trainable = trainer.get_num_trainable_parameters()  # here: to reload an adapter freezes it
     seconds = time.process_time()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.args.max_steps > 0:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    else:
+        trainer.state.best_metric, trainer.state.best_global_step = trainer.evaluate()["eval_loss"], 0
     seconds = time.process_time() - seconds
     model = save_result(trainer, output)
     if trainer.is_world_process_zero():
@@ -179,7 +243,7 @@ def write_summary(
     batch = trainer._train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     trajectories = cast(RandomWindows, trainer.train_dataset).trajectories
     validation = cast(SequentialWindows, trainer.eval_dataset).trajectories
-    chosen = arguments.load_best_model_at_end
+    chosen = arguments.load_best_model_at_end or arguments.max_steps == 0
     steps_per_period = [trajectories[row].period / trajectories[row].dt for row in range(len(trajectories))]
     known = [steps for steps in steps_per_period if not math.isnan(steps)]
     summary = {
@@ -198,6 +262,8 @@ def write_summary(
         "hardware": hardware_class(arguments.device),
         "versions": package_versions(),
     }
+    if trainer.closed_form_seconds is not None:
+        summary["closed_form_cpu_seconds"] = round(trainer.closed_form_seconds, 1)
     write_atomically(output / SUMMARY_FILE, json.dumps(summary, indent=1).encode())
 
 

@@ -1,17 +1,35 @@
 """The Trainer of windows: batches of one number of channels each, and an exact mean loss over them."""
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_tsdyn.data.windows import ChannelBucketSampler, RandomWindows, SequentialWindows
+from training.weight_averaging import AveragedWeights, WeightAveraging
 
 
 class WindowTrainer(Trainer):
-    """Trainer for batches of one number of channels each, some of them short, which its own parts know nothing of."""
+    """Trainer for batches of one number of channels each, some of them short, which its own parts know nothing of.
+
+    Args:
+        weight_averaging: validate and save an average of the weights, and leave it in the model at the end.
+    Attributes:
+        closed_form_seconds: of a processor, that fitting the model took before its training; None if nothing was.
+    """
+
+    def __init__(self, *, weight_averaging: WeightAveraging | None = None, **arguments: Any):
+        super().__init__(**arguments)
+        self.closed_form_seconds: float | None = None
+        self._average = None
+        if weight_averaging is not None:
+            self._average = AveragedWeights(weight_averaging, cast(nn.Module, self.model))
+            self.add_callback(_Averaging(self._average))
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         return ChannelBucketSampler(cast(RandomWindows, train_dataset or self.train_dataset), self._train_batch_size)
@@ -21,7 +39,10 @@ class WindowTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Train on one batch; ValueError if its loss is not finite, which no later step could mend."""
-        loss = super().training_step(*args, **kwargs)
+        return self.check_finite(super().training_step(*args, **kwargs))
+
+    def check_finite(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return a training step's loss; ValueError if it is not finite."""
         if not loss.isfinite():
             raise ValueError(
                 f"the loss must stay finite, found {loss.item()} at step {self.state.global_step + 1}; lower "
@@ -47,7 +68,8 @@ class WindowTrainer(Trainer):
         model = self.model.eval()  # pyright: ignore[reportOptionalMemberAccess]
         device = self.args.device
         totals = torch.zeros(2, dtype=torch.float64, device=device)
-        with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type), torch.no_grad():
+        own_draws = torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type)
+        with own_draws, torch.no_grad(), self._averaged():
             torch.manual_seed(self.args.seed)
             for batch in dataloader:
                 inputs = self._prepare_inputs(batch)
@@ -63,6 +85,38 @@ class WindowTrainer(Trainer):
             )
         metrics = {f"{metric_key_prefix}_loss": total / count}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=int(count))  # pyright: ignore[reportArgumentType]
+
+    def _averaged(self) -> Any:
+        """A context in which the model has the weights to be judged by."""
+        return nullcontext() if self._average is None or not self.is_in_train else self._average.in_place()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model as it is validated; in training also the weights that it goes on with, if they differ."""
+        with self._averaged():
+            super().save_model(output_dir, _internal_call)
+        if self._average is not None and self.is_in_train and self.args.should_save:
+            self._average.save(Path(str(output_dir)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._average is not None:
+            self._average.resume(Path(resume_from_checkpoint))
+
+
+class _Averaging(TrainerCallback):
+    """Take each step into the average, and leave the model with it unless a best checkpoint was reloaded."""
+
+    def __init__(self, average: AveragedWeights):
+        self._average = average
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._average.update(state.global_step)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not args.load_best_model_at_end or state.best_model_checkpoint is None:
+            self._average.settle()
 
 
 def _num_windows(inputs: dict[str, torch.Tensor]) -> float:

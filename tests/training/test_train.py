@@ -111,9 +111,22 @@ def test_augmented_and_accumulated_training_runs(run_options, tmp_path):
     assert summary["windows_seen"] == 64
 
 
-def test_a_run_measured_in_epochs_is_refused(run_options):
-    with pytest.raises(SystemExit, match=r"max_steps must be at least 1, found -1"):
-        main(run_options("--training.max_steps", "-1"))
+@pytest.mark.parametrize("max_steps", ["-1", "0"])
+def test_a_run_that_is_not_measured_in_steps_is_refused(run_options, max_steps):
+    with pytest.raises(SystemExit, match=rf"max_steps must be at least 1, found {max_steps}"):
+        main(run_options("--training.max_steps", max_steps))
+
+
+def test_validation_windows_lie_a_stride_apart(run_options):
+    most = ("--data.validation_windows_per_trajectory", "1000")
+    starts = {}
+    for stride in ("null", "7"):
+        config, resolved = load_run_config(run_options(*most, "--data.validation_stride", stride, output=stride))
+        windows = prepare(config, resolved).eval_dataset
+        rows, found = windows.locate(np.arange(len(windows)))
+        starts[stride] = found[rows == 0].tolist()
+    assert starts["null"] == list(range(0, 400 - 80 + 1, 32))
+    assert starts["7"] == list(range(0, 400 - 80 + 1, 7))
 
 
 def test_a_dataset_that_is_not_there_is_named(run_options, tmp_path):

@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_tsdyn.results import EvaluationResults
-from training.ship_checkpoint import render_readme
+from training.ship_checkpoint import read_results, render_readme
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -25,7 +24,7 @@ def test_results_tables_are_those_of_the_results_files():
     names = re.findall(r"<!-- results (.*?) -->", README.read_text())
     assert names
     for name in names:
-        results = EvaluationResults.read(ROOT / "model_cards" / "results" / f"{name}.json")
+        results = read_results(ROOT / "model_cards" / "results" / f"{name}.json")
         assert render_readme(README.read_text(), name, results) == README.read_text()
 
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForTimeSeriesPrediction
 
 from hf_tsdyn import ALRNNForPrediction, DystformerForMaskedModeling, ForecastPipeline
 from hf_tsdyn.metrics import prediction_error
 from hf_tsdyn.reconstruction import LINEAR
 from hf_tsdyn.results import EvaluationResults
-from training import evaluate_checkpoint, evaluate_completion, evaluate_reconstruction
+from training import evaluate_checkpoint, evaluate_completion, evaluate_reconstruction, evaluate_series
 from training.reconstruction_request import as_evaluated
-from training.ship_checkpoint import evaluation_command
+from training.ship_checkpoint import evaluation_command, read_results
 from training.sweep_data import load_series, read_series
 
 CARDS = Path(__file__).parents[1] / "model_cards"
@@ -22,6 +22,7 @@ FOLDERS = sorted(file.parent for file in CARDS.glob("*/config.json"))
 FORECASTERS = [folder for folder in FOLDERS if evaluation_command(folder) is evaluate_checkpoint]
 COMPLETERS = [folder for folder in FOLDERS if evaluation_command(folder) is evaluate_completion]
 RECONSTRUCTIONS = [folder for folder in FOLDERS if evaluation_command(folder) is evaluate_reconstruction]
+SERIES_FORECASTERS = [folder for folder in FOLDERS if evaluation_command(folder) is evaluate_series]
 WITH_WEIGHTS = [folder for folder in RECONSTRUCTIONS if (folder / "model.safetensors").is_file()]
 SERIES = Path(__file__).parents[1] / ".." / "shared" / "data" / "alrnn"
 
@@ -111,9 +112,24 @@ def test_its_error_is_that_of_its_card_and_below_the_linear_models(folder):
 def test_its_card_is_what_its_records_and_results_render_to(folder):
     command = evaluation_command(folder)
     request = command.load_request([str(folder)])
-    results = EvaluationResults.read(CARDS / "results" / f"{folder.name}.json")
+    results = read_results(CARDS / "results" / f"{folder.name}.json")
     card = command.render_card(request, results, AutoConfig.from_pretrained(folder))
     assert card == (folder / "README.md").read_text()
+
+
+@named(SERIES_FORECASTERS)
+def test_it_loads_by_path_and_forecasts_its_channels(folder):
+    model = AutoModelForTimeSeriesPrediction.from_pretrained(folder)
+    past_values = torch.randn(1, model.config.context_length, model.config.num_channels)
+    forecast = model.forecast(past_values, prediction_length=model.config.prediction_length)
+    assert forecast.shape == (1, model.config.prediction_length, model.config.num_channels)
+    assert forecast.isfinite().all()
+
+
+@named(SERIES_FORECASTERS)
+def test_a_probe_lies_where_its_run_allows_a_window_of_its_series_to_be_copied(folder):
+    request = evaluate_series.load_request([str(folder)])
+    assert (folder / "probe.safetensors").is_file() == request.evaluation.ship_probe
 
 
 @named(FORECASTERS)

@@ -1,13 +1,18 @@
-"""Copy an evaluated run into `model_cards/`, its table into the README.
+"""Copy an evaluated run, or the results of a study, into `model_cards/`, its table into the README.
 
     python -m training.ship_checkpoint runs/quickstart/model
+    python -m training.ship_checkpoint runs/dynonet_study
 
-The run may be that of a forecaster, of a model that fills gaps or of one that reconstructs a system. The card, the
-checkpoint, the figures and the run's records go to `model_cards/NAME`, the results to `model_cards/results/NAME.json`;
-NAME is the run's `evaluation.name`, or the one that a reconstruction was evaluated under. In README.md the table
-between the lines `<!-- results NAME -->` and `<!-- end -->` is written anew. Where `evaluation.ship_weights` is false
-in the run's settings or in those of its evaluation, the weights and the probe, which holds a piece of the series, stay
-behind.
+The run may be that of a forecaster, of systems or of one's own series, of a model that fills gaps or of one that
+reconstructs a system. The card, the checkpoint, the figures and the run's records go to `model_cards/NAME`, the results
+to `model_cards/results/NAME.json`; NAME is the run's `evaluation.name`, or the one that a reconstruction was evaluated
+under. In README.md the table between the lines `<!-- results NAME -->` and `<!-- end -->` is written anew. Where
+`evaluation.ship_weights` is false in the run's settings or in those of its evaluation, the weights and the probe, which
+holds a piece of the series, stay behind; where `evaluation.ship_probe` is, the probe.
+
+Of a study (training.study), NAME is its `name`; its results, their table in the README and figures of them are shipped,
+no checkpoint. A run whose `evaluation.study` names a study shows its tables on the card,
+so that the study is to be shipped first.
 """
 
 import argparse
@@ -25,15 +30,20 @@ import yaml
 from transformers import AutoConfig
 
 from hf_tsdyn.completion_card import error_table
+from hf_tsdyn.figures import save_figure
 from hf_tsdyn.models import MASKED_MODELING
 from hf_tsdyn.models.alrnn import ALRNNConfig
 from hf_tsdyn.reconstruction_card import reconstruction_table
 from hf_tsdyn.results import EvaluationResults, write_atomically
-from training import evaluate_checkpoint, evaluate_completion, evaluate_reconstruction
+from hf_tsdyn.series_card import results_table, tested
+from hf_tsdyn.series_figures import efficiency_figure, error_bars_figure
+from hf_tsdyn.series_results import SeriesResults
+from training import evaluate_checkpoint, evaluate_completion, evaluate_reconstruction, evaluate_series
 from training.evaluate_checkpoint import RESULTS_FILE
 from training.evaluate_reconstruction import TRUTH_FIGURES
 from training.reconstruction_request import as_evaluated, was_swept
 from training.run_config import CONFIG_FILE
+from training.series_facts import read_study
 from training.train import PROBE_FILE, SUMMARY_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +55,24 @@ DATA_NAMES = {"path": "DATA", "test_path": "TEST_DATA"}
 """What cards call the files that a run's `data` names."""
 
 
-def render_readme(text: str, name: str, results: EvaluationResults) -> str:
+def read_results(path: Path) -> EvaluationResults | SeriesResults:
+    """Read a results file of either kind.
+
+    Raises: FileNotFoundError; ValueError on a file of neither.
+    """
+    return SeriesResults.read(path) if _is_of_series(path) else EvaluationResults.read(path)
+
+
+def _is_of_series(path: Path) -> bool:
+    """Whether a results file, if there is one, holds errors on a series; JSON of all others has no `format`."""
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return isinstance(content, dict) and "format" in content
+
+
+def render_readme(text: str, name: str, results: EvaluationResults | SeriesResults) -> str:
     """Return the README with the results table of `name` written anew between its two marker lines.
 
     Raises: ValueError if the text has no such markers.
@@ -54,7 +81,9 @@ def render_readme(text: str, name: str, results: EvaluationResults) -> str:
     pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(text):
         raise ValueError(f"README.md must hold the lines {start!r} and {end!r}, found no such pair; add them.")
-    if "mask_kinds" in results.header["protocol"]:
+    if isinstance(results, SeriesResults):
+        table = results_table(results)
+    elif "mask_kinds" in results.header["protocol"]:
         table = error_table(results)
     elif "symbolic" in results.header:
         table = reconstruction_table(results)
@@ -68,6 +97,9 @@ def evaluation_command(checkpoint: Path) -> ModuleType:
     config = json.loads((checkpoint / "config.json").read_text())
     if config.get("model_type") == ALRNNConfig.model_type and was_swept(checkpoint):
         return evaluate_reconstruction
+    own, shipped = checkpoint / RESULTS_FILE, checkpoint.parent / "results" / f"{checkpoint.name}.json"
+    if _is_of_series(own if own.is_file() else shipped):
+        return evaluate_series
     masked = {model_class.__name__ for model_class in MASKED_MODELING.values()}
     return evaluate_completion if masked & set(config.get("architectures") or []) else evaluate_checkpoint
 
@@ -84,26 +116,33 @@ def ship_checkpoint(checkpoint: Path, *, root: Path = ROOT) -> Path:
     command = evaluation_command(checkpoint)
     request = command.load_request([str(checkpoint)])
     _check_present(checkpoint, [RESULTS_FILE])
-    results = EvaluationResults.read(checkpoint / RESULTS_FILE)
-    evaluation = request.evaluation
+    results: Any = read_results(checkpoint / RESULTS_FILE)
+    evaluation: Any = request.evaluation
     if command is evaluate_reconstruction:
         evaluation = as_evaluated(request, results)
         results.header["evaluation"] = _without_folder(results.header["evaluation"])
     name = str(evaluation.name)
     target = root / "model_cards" / name
-    files = SHIPPED
-    if not getattr(evaluation, "ship_weights", True):
-        files = tuple(file for file in SHIPPED if file not in (WEIGHTS_FILE, PROBE_FILE))
-        _check_shows_no_series(checkpoint)
+    files = _shipped_files(checkpoint, evaluation)
     _check_shippable(checkpoint, name, target, files)
     if name not in results.header["models"]:
         raise ValueError(f"the results must be those of {name!r}, found {results.header['models']}; evaluate it again.")
+    if command is evaluate_series and getattr(evaluation, "study", None) and read_study(evaluation) is None:
+        raise ValueError(f"evaluation.study must be shipped first, found no results of {evaluation.study!r}; ship it.")
     readme = render_readme((root / "README.md").read_text(), name, results)
     settings = _public(request.run_config)
     config = AutoConfig.from_pretrained(checkpoint)
     card = command.render_card(dataclasses.replace(request, run_config=settings), results, config)
 
-    part = target.with_name(f".{name}.part")
+    _replace_folder(target, checkpoint, files, settings, card)
+    results.write(root / "model_cards" / "results" / f"{name}.json")
+    write_atomically(root / "README.md", readme.encode())
+    return target
+
+
+def _replace_folder(target: Path, checkpoint: Path, files: Sequence[str], settings: dict[str, Any], card: str) -> None:
+    """Put copies of the checkpoint's files, its settings and its card in the place of what is shipped."""
+    part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for file in files:
@@ -113,9 +152,41 @@ def ship_checkpoint(checkpoint: Path, *, root: Path = ROOT) -> Path:
     (part / "README.md").write_text(card)
     shutil.rmtree(target, ignore_errors=True)
     part.rename(target)
+
+
+def ship_study(study: Path, *, root: Path = ROOT) -> Path:
+    """Copy a study's results into `root`, draw them, and return the folder of the figures.
+
+    The figures are the errors of all models at each data set and horizon, and against their size at the first.
+    Raises: FileNotFoundError without results; ValueError if they are of another kind, without test windows, or of a
+        name that is no name of a folder, or the README has no place for them.
+    """
+    results = SeriesResults.read(study / RESULTS_FILE)
+    name = results.header["name"]
+    _check_name(name)
+    settings = tested(results)
+    if not settings:
+        raise ValueError(f"a shipped study must hold errors of test windows, found none in {study}; add --final.")
+    readme = render_readme((root / "README.md").read_text(), name, results)
+    figures = root / "model_cards" / name / "figures"
+    shutil.rmtree(figures, ignore_errors=True)
+    save_figure(efficiency_figure(results, dataset=settings[0][0], horizon=settings[0][1]), figures / "efficiency.png")
+    for dataset in dict.fromkeys(dataset for dataset, _ in settings):
+        horizons = [horizon for place, horizon in settings if place == dataset]
+        save_figure(error_bars_figure(results, dataset=dataset, horizons=horizons), figures / f"errors_{dataset}.png")
     results.write(root / "model_cards" / "results" / f"{name}.json")
     write_atomically(root / "README.md", readme.encode())
-    return target
+    return figures
+
+
+def _shipped_files(checkpoint: Path, evaluation: Any) -> tuple[str, ...]:
+    """What the licence of the run's series lets be shipped."""
+    if not getattr(evaluation, "ship_weights", True):
+        _check_shows_no_series(checkpoint)
+        return tuple(file for file in SHIPPED if file not in (WEIGHTS_FILE, PROBE_FILE))
+    if not getattr(evaluation, "ship_probe", True):
+        return tuple(file for file in SHIPPED if file != PROBE_FILE)
+    return SHIPPED
 
 
 def _check_shows_no_series(checkpoint: Path) -> None:
@@ -128,8 +199,7 @@ def _check_shows_no_series(checkpoint: Path) -> None:
 
 
 def _check_shippable(checkpoint: Path, name: str, target: Path, files: Sequence[str]) -> None:
-    if not re.fullmatch(r"\w[\w.-]*", name) or name in ("results", "templates"):
-        raise ValueError(f"evaluation.name must be the name of a folder to ship, found {name!r}; choose another.")
+    _check_name(name)
     if checkpoint.resolve() == target.resolve():
         raise ValueError(f"checkpoint must be a run's own folder, found {checkpoint}, where it would be shipped to.")
     _check_present(checkpoint, files)
@@ -139,12 +209,17 @@ def _check_shippable(checkpoint: Path, name: str, target: Path, files: Sequence[
             raise ValueError(f"{file} must be at most {LARGEST_FILE} bytes to be shipped, found {size}.")
 
 
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"\w[\w.-]*", name) or name in ("results", "templates"):
+        raise ValueError(f"evaluation.name must be the name of a folder to ship, found {name!r}; choose another.")
+
+
 def _check_present(checkpoint: Path, files: Sequence[str]) -> None:
     missing = [file for file in files if not (checkpoint / file).exists()]
     if missing:
         raise FileNotFoundError(
             f"{checkpoint} must hold an evaluated run, found no {missing}; run training.evaluate_checkpoint, "
-            "evaluate_completion or evaluate_reconstruction first."
+            "evaluate_series, evaluate_completion or evaluate_reconstruction first."
         )
 
 
@@ -169,11 +244,13 @@ def _without_folder(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Ship the checkpoint that the command line names."""
-    parser = argparse.ArgumentParser(description="Copy an evaluated run into model_cards/.")
-    parser.add_argument("checkpoint", type=Path, help="folder of a run that was trained and evaluated")
+    """Ship the run or the study that the command line names."""
+    parser = argparse.ArgumentParser(description="Copy an evaluated run, or a study's results, into model_cards/.")
+    parser.add_argument("checkpoint", type=Path, help="folder of a run that was trained and evaluated, or of a study")
+    folder = parser.parse_args(arguments).checkpoint
+    is_study = not (folder / "config.json").exists() and _is_of_series(folder / RESULTS_FILE)
     try:
-        print(f"shipped to {ship_checkpoint(parser.parse_args(arguments).checkpoint)}")
+        print(f"shipped to {ship_study(folder) if is_study else ship_checkpoint(folder)}")
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 

@@ -1,0 +1,104 @@
+"""The figures beside a checkpoint that was scored on a series, as far as its data and its model have what they show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hf_tsdyn.data.series import SeriesDataset, TrajectorySource
+from hf_tsdyn.dynonet_figures import control_figure, track_controller, training_signals_figure
+from hf_tsdyn.figures import save_figure
+from hf_tsdyn.series_evaluation import WindowErrors
+from hf_tsdyn.series_figures import channel_forecasts_figure, difference_figure, error_bars_figure
+from hf_tsdyn.series_results import SeriesResults
+from training.evaluate_checkpoint import Request
+from training.series_facts import CAPTIONS
+from training.signal_log import SIGNALS_FILE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DAY, WEEK = 86_400, 7 * 86_400
+MOST_TRACKED = 1000
+"""Windows in which the controller is run."""
+
+
+def write_figures(
+    request: Request,
+    results: SeriesResults,
+    errors: Mapping[tuple[str, str, int], WindowErrors],
+    forecasters: Mapping[str, Any],
+    *,
+    start: str,
+) -> None:
+    """Draw a checkpoint's figures into its folder `figures`, and remove what an earlier evaluation left there.
+
+    Args:
+        errors: by model, split and horizon.
+        forecasters: the model and what it is compared with, by name.
+        start: the name of the model that it began with, which is drawn beside it if there is one.
+    """
+    evaluation = request.evaluation
+    protocol, dataset = evaluation.protocol, evaluation.dataset_name
+    source = request.data.open(evaluation.split, protocol.context_length)
+    names = errors[evaluation.name, evaluation.split, min(protocol.horizons)].channel_names
+    times = source.times(0) if isinstance(source, SeriesDataset) else None
+    model = forecasters[evaluation.name]
+    shown = {each: forecasters[each] for each in (evaluation.name, start) if each in forecasters}
+    figures: dict[str, Figure] = {
+        "errors": error_bars_figure(results, dataset=dataset, horizons=protocol.horizons, split=evaluation.split),
+        "forecasts": _forecasts(source, times, names, shown, protocol.context_length, max(protocol.horizons)),
+    }
+    if start in forecasters and times is not None and len(source) == 1:
+        figures["difference"] = _difference(errors, evaluation, start, times[protocol.context_length :])
+    if getattr(model.config, "controller", False):
+        stride = -(-source.lengths[0] // MOST_TRACKED)
+        track = track_controller(model, source.values(0).T, stride=int(stride))
+        figures["control"] = control_figure(track, channel_names=names, times=times)
+    if (request.checkpoint / SIGNALS_FILE).is_file():
+        history = json.loads((request.checkpoint / SIGNALS_FILE).read_text())
+        figures["signals"] = training_signals_figure(history, channel_names=names)
+    for name in CAPTIONS:
+        (request.checkpoint / "figures" / f"{name}.png").unlink(missing_ok=True)
+    for name, figure in figures.items():
+        save_figure(figure, request.checkpoint / "figures" / f"{name}.png")
+
+
+def _forecasts(
+    source: TrajectorySource,
+    times: np.ndarray | None,
+    names: tuple[str, ...],
+    forecasters: Mapping[str, Any],
+    length: int,
+    horizon: int,
+) -> Figure:
+    """The window in the middle of the split, and the last of its context."""
+    values = np.array(source.values(0).T)
+    end = length + (len(values) - length - horizon) // 2
+    past, future = values[end - length : end], values[end : end + horizon]
+    forecasts = {
+        name: each.forecast(torch.from_numpy(past)[None], prediction_length=horizon)[0].cpu().numpy()
+        for name, each in forecasters.items()
+    }
+    seen = min(length, 2 * horizon)
+    dates = None if times is None else times[end - seen : end + horizon]
+    return channel_forecasts_figure(past[-seen:], future, forecasts, channel_names=names, times=dates)
+
+
+def _difference(
+    errors: Mapping[tuple[str, str, int], WindowErrors], evaluation: Any, start: str, first_targets: np.ndarray
+) -> Figure:
+    horizon = min(evaluation.protocol.horizons)
+    own, other = (errors[each, evaluation.split, horizon].of_windows("mse") for each in (evaluation.name, start))
+    seconds = (first_targets[1] - first_targets[0]) / np.timedelta64(1, "s")
+    return difference_figure(
+        own - other,
+        first_targets[: len(own)],
+        smoothing=min(max(round(WEEK / seconds), 1), len(own)),
+        title=f"MSE at {horizon} steps, {evaluation.name} less {start}",
+        num_bins=min(max(round(DAY / seconds), 1), 24),
+    )

@@ -1,0 +1,96 @@
+"""Train every model of a table on every series, horizon and seed that it names, score all and write the table.
+
+    python -m training.study --config training/configs/dynonet_study.yaml --datasets.ETTh1 ETTh1.csv --jobs 2
+    python -m training.study --config training/configs/dynonet_study.yaml --only full start
+    python -m training.study --config training/configs/dynonet_study.yaml --final
+
+Each cell is a run of `training.train` in a folder of its own (cells/ROW/DATASET-HORIZON/seed-K), scored on every
+validation window. The same command goes on with a study that was stopped, and adds rows that are new. The test windows
+are scored with `--final` alone, when nothing is left to choose. The tables (results.json, results.md) hold whatever is
+done.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from joblib import Parallel, cpu_count, delayed
+from joblib.parallel import get_active_backend
+from tqdm import tqdm
+
+from hf_tsdyn.parallel import joblib_backend
+from hf_tsdyn.series_results import SeriesResults
+from training.study_cells import run_cell
+from training.study_config import Cell, StudyConfig, build_cells, load_study_config
+from training.study_table import TABLE_FILE, collect_results, render_page, write_results
+
+
+def check_cells(config: StudyConfig, cells: Sequence[Cell]) -> None:
+    """Raise ValueError, naming the cell, if one's settings are refused or its data are not there."""
+    for dataset in dict.fromkeys(cell.dataset for cell in cells):
+        path = config.datasets[dataset]
+        if not Path(path).exists():
+            raise ValueError(
+                f"datasets.{dataset} must be a series, found nothing at {path!r}; give --datasets.{dataset}."
+            )
+    first = {(cell.row, cell.dataset, cell.horizon): cell for cell in reversed(cells)}
+    for cell in first.values():
+        cell.resolve()
+
+
+def run(config: StudyConfig, *, show_progress: bool = True) -> SeriesResults:
+    """Train and score what is missing of the rows asked for, write the results of all that is done and return them.
+
+    Raises: ValueError, naming the cells, if some were refused or failed; the results are written then, too.
+    """
+    cells = build_cells(config)
+    asked = [cell for cell in cells if not config.only or cell.row in config.only]
+    check_cells(config, asked)
+    failures = _run_cells(config, asked, show_progress=show_progress)
+    results = collect_results(config, cells) if len(failures) < len(asked) else None
+    if results is not None:
+        write_results(results, Path(config.output_dir))
+    if failures or results is None:
+        raise ValueError(f"{len(failures)} of {len(asked)} cells failed:\n" + "\n".join(failures))
+    return results
+
+
+def _run_cells(config: StudyConfig, cells: Sequence[Cell], *, show_progress: bool) -> list[str]:
+    """What went wrong, cell by cell."""
+    jobs = min(cpu_count() if config.jobs == -1 else config.jobs, len(cells))
+    study = Path(config.output_dir)
+    tasks = [delayed(run_cell)(cell, study, final=config.final) for cell in cells]
+    failures: list[str] = []
+    with (
+        joblib_backend(config.backend, jobs=config.jobs),
+        tqdm(total=len(cells), unit="cell", disable=not show_progress) as bar,
+    ):
+        # Ray's pool hands over its results at the end alone.
+        streams = cast(Any, get_active_backend()[0]).supports_return_generator
+        parallel = Parallel(jobs, return_as="generator_unordered" if streams else "list")
+        for failure in cast(Iterable[str | None], parallel(tasks)):
+            if failure is not None:
+                failures.append(failure)
+                bar.write(failure, file=sys.stderr)
+            bar.set_postfix_str(f"failed {len(failures)}", refresh=False)
+            bar.update()
+    return sorted(failures)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the study of the command line and print its tables."""
+    config = load_study_config(arguments)
+    try:
+        results = run(config)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    print(render_page(results))
+    print(f"table: {Path(config.output_dir) / TABLE_FILE}; runs: {config.output_dir}/cells/ROW/DATASET-HORIZON/seed-K")
+
+
+if __name__ == "__main__":
+    main()

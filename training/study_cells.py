@@ -1,0 +1,117 @@
+"""One cell of a study: trained in its own folder, then scored, each step once."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForTimeSeriesPrediction
+
+from hf_tsdyn.results import write_atomically
+from hf_tsdyn.series_evaluation import WindowErrors, load_errors, save_errors
+from training.probe import verify_reload
+from training.run_config import RunConfig
+from training.series_scoring import SeriesScorer
+from training.study_config import Cell
+from training.sweep_folder import SweepFolder, without_transformers_bars
+from training.train import SUMMARY_FILE, prepare, train
+
+LOG_FILE = "log.txt"
+SECONDS_FILE = "cpu_seconds.json"
+
+
+def run_cell(cell: Cell, study: Path, *, final: bool) -> str | None:
+    """Train and score what is missing of a cell; return what went wrong, None if nothing did.
+
+    Where another process is at work on the same cell, it is waited for. What training prints goes to log.txt.
+
+    final: score the test windows too.
+    """
+    try:
+        with SweepFolder(study).lock(cell.name.replace("/", ",")):
+            config, resolved = cell.resolve()
+            scorer = SeriesScorer(config.data, config.evaluation.protocol)
+            cell.folder.mkdir(parents=True, exist_ok=True)
+            with _on_one_thread(), _log_to(cell.folder / LOG_FILE), without_transformers_bars():
+                _train(cell, config, resolved)
+                for split in splits(final):
+                    _score(cell, split, config, scorer)
+    except (ValueError, OSError, RuntimeError) as error:
+        text = str(error)
+        return text if text.startswith("cell ") else f"cell {cell.name}: {text}"
+    return None
+
+
+def splits(final: bool) -> tuple[str, ...]:
+    """Return the splits that a study scores, the test split only in the end."""
+    return ("validation", "test") if final else ("validation",)
+
+
+@contextlib.contextmanager
+def _log_to(file: Path) -> Iterator[None]:
+    with file.open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        yield
+
+
+@contextlib.contextmanager
+def _on_one_thread() -> Iterator[None]:
+    """As many threads for every cell, so that how cells are spread over workers changes no bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(cell: Cell, config: RunConfig, resolved: dict[str, Any]) -> None:
+    start = time.process_time()
+    trainer = prepare(config, resolved)
+    if trainer is None:
+        return
+    try:
+        train(trainer)
+    finally:
+        seconds = cpu_seconds(cell) + time.process_time() - start
+        write_atomically(cell.folder / SECONDS_FILE, json.dumps({"cpu_seconds": round(seconds, 2)}).encode())
+
+
+def cpu_seconds(cell: Cell) -> float:
+    """Return the process time of a cell's preparation and training, without launches that were killed."""
+    file = cell.folder / SECONDS_FILE
+    return json.loads(file.read_text())["cpu_seconds"] if file.is_file() else 0.0
+
+
+def _score(cell: Cell, split: str, config: RunConfig, scorer: SeriesScorer) -> None:
+    file, name = errors_file(cell, split), errors_name(config, cell.horizon)
+    if file.is_file() and name in load_errors(file):
+        return
+    model: Any = AutoModelForTimeSeriesPrediction.from_pretrained(cell.folder)
+    print(verify_reload(model, cell.folder, load_summary(cell)))
+    save_errors({name: scorer.score(model, split, cell.horizon, show_progress=False)}, file)
+
+
+def load_summary(cell: Cell) -> dict[str, Any]:
+    """Return what came of the training of a cell that is done."""
+    return json.loads((cell.folder / SUMMARY_FILE).read_text())
+
+
+def load_cell(cell: Cell, split: str, config: RunConfig) -> WindowErrors | None:
+    """Return the window errors of a cell; None if it was not trained and scored yet."""
+    file = errors_file(cell, split)
+    if not file.is_file() or not (cell.folder / SUMMARY_FILE).is_file():
+        return None
+    return load_errors(file).get(errors_name(config, cell.horizon))
+
+
+def errors_file(cell: Cell, split: str) -> Path:
+    """Return the file of the window errors of a cell on one split."""
+    return cell.folder / f"{split}_errors.npz"
+
+
+def errors_name(config: RunConfig, horizon: int) -> str:
+    """Return the name of errors in that file: of another context length they would be others."""
+    return f"context-{config.evaluation.protocol.context_length}-horizon-{horizon}"

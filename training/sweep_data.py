@@ -26,7 +26,8 @@ class SweepData(SeriesOptions):
             noise from a series that is sampled finely; 0 trains on it as it is.
         validation_smoothing: the same of the validation part, so that a noisy series does not select the models that
             reproduce its noise; 0 for a clean one.
-    Raises: ValueError as `SeriesOptions` does, on a cut by months, no validation part, two test parts, or a negative smoothing."""
+    Raises: ValueError as `SeriesOptions` does, on a cut by months, no validation part, two test parts, or a negative
+        smoothing."""
 
     path: str
     test_path: str | None = None

@@ -5,13 +5,14 @@
 
 The settings are those of the run (`evaluation` in run_config.yaml); options override them. First the checkpoint is
 loaded and must repeat the forecast that `training.train` left beside it, to the bit. A checkpoint that was fine-tuned
-is scored beside the one it started from. Any other checkpoint folder can be scored too, with `--data`.
+is scored beside the one it started from, and beside others with `--beside '{"NAME": "FOLDER"}'`. Any other checkpoint
+folder can be scored too, with `--data`.
 """
 
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,17 @@ START_NAME = "before fine-tuning"
 
 @dataclass(frozen=True)
 class Request:
-    """What to evaluate and on what; `run_config` and `summary` are empty for a checkpoint of another origin."""
+    """What to evaluate and on what; `run_config` and `summary` are empty for a checkpoint of another origin.
+
+    beside: folders of other checkpoints by the names they have in the results.
+    """
 
     checkpoint: Path
     data: DataConfig
     evaluation: EvaluationConfig
     run_config: dict[str, Any]
     summary: dict[str, Any]
+    beside: dict[str, str] = field(default_factory=dict)
 
 
 def load_request(arguments: Sequence[str] | None = None) -> Request:
@@ -57,6 +62,7 @@ def load_request(arguments: Sequence[str] | None = None) -> Request:
     parser = ArgumentParser(description="Score a checkpoint on held-out systems.", allow_abbrev=False)
     parser.add_argument("checkpoint", type=str, help="folder that training.train or save_pretrained wrote")
     parser.add_argument("--data", type=str, help="dataset folder, or series; the run's own by default")
+    parser.add_argument("--beside", type=dict[str, str], default={}, help="folders of other checkpoints, by name")
     parser.add_class_arguments(SeriesOptions, "series")
     parser.add_class_arguments(EvaluationConfig, "evaluation")
     parser.set_defaults({"evaluation.name": "checkpoint"})
@@ -83,8 +89,13 @@ def load_request(arguments: Sequence[str] | None = None) -> Request:
     unknown = sorted(set(evaluation.baselines) - set(BASELINES))
     if unknown:
         parser.error(f"baselines must be some of {sorted(BASELINES)}, found {unknown}; correct the names.")
+    beside = namespace["beside"]
+    taken = sorted({evaluation.name, START_NAME, *evaluation.baselines} & beside.keys())
+    lost = [folder for folder in beside.values() if not (Path(folder) / "config.json").is_file()]
+    if taken or lost:
+        parser.error(f"--beside must name other checkpoints by names not taken, found {taken or lost}; correct it.")
     data = DataConfig(path=namespace["data"], series=settings["series"])
-    return Request(checkpoint, data, evaluation, run_config, summary)
+    return Request(checkpoint, data, evaluation, run_config, summary, beside)
 
 
 def _check_forecasts(parser: ArgumentParser, checkpoint: Path) -> None:
@@ -113,6 +124,8 @@ def evaluate_checkpoint(request: Request) -> EvaluationResults:
     start = load_start(request.run_config.get("checkpoint"))
     if start is not None:
         forecasters[START_NAME] = start.to(device)
+    for name, folder in request.beside.items():
+        forecasters[name] = AutoModelForTimeSeriesPrediction.from_pretrained(folder).to(device)
     forecasters |= {name: BASELINES[name]() for name in evaluation.baselines}
     baselines = [name for name in forecasters if name != evaluation.name]
     results = evaluate(forecasters, dataset, evaluation.protocol, baselines=baselines, device=device)

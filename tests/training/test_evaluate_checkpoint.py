@@ -70,3 +70,23 @@ def test_an_unknown_baseline_is_refused(trained, capsys):
         evaluate_checkpoint.main([str(trained), "--evaluation.baselines", "[oracle]"])
     assert "found ['oracle']" in capsys.readouterr().err
     assert torch.is_tensor(load_file(trained / "probe.safetensors")["forecast"])
+
+
+def test_another_checkpoint_is_scored_beside(trained, tmp_path):
+    DystformerForPrediction.from_pretrained(trained).save_pretrained(tmp_path / "twin")
+    beside = json.dumps({"twin": str(tmp_path / "twin")})
+    evaluate_checkpoint.main([str(trained), "--evaluation.protocol.num_windows", "2", "--beside", beside])
+    results = EvaluationResults.read(trained / "results.json")
+    assert results.header["models"][:2] == ["toy", "twin"]
+    to_twin = [row for row in results.differences if (row.model, row.baseline) == ("toy", "twin")]
+    assert to_twin
+    assert all(row.median == 0 for row in to_twin)
+    assert "| twin |" in (trained / "README.md").read_text()
+
+
+@pytest.mark.parametrize("beside", [{"mean": "run"}, {"twin": "nowhere"}])
+def test_a_name_that_is_taken_or_a_folder_that_is_none_is_refused_beside(trained, beside, monkeypatch, capsys):
+    monkeypatch.chdir(trained.parent)
+    with pytest.raises(SystemExit):
+        evaluate_checkpoint.main([str(trained), "--beside", json.dumps(beside)])
+    assert "--beside must name other checkpoints" in capsys.readouterr().err

@@ -29,6 +29,7 @@ class DynoNetConfig(PreTrainedConfig):
         input_noise: what the controller's noise on the workers' input is, in training: Gaussian of that deviation at
             every step, or, as published, a shift of the window by it.
         film: whether the controller scales and shifts what the workers' layers put out.
+        film_range: largest change of scale, and largest shift, that it makes; 0.1 as published.
         worker_dropout: first value of the controller's dropout rates, below 0.7; 0 turns dropout off for good.
         trend_window: odd length of the moving average that splits trend from residual.
         trend_head: forecast the trend by one linear map that all channels share.
@@ -62,6 +63,7 @@ class DynoNetConfig(PreTrainedConfig):
     gating: Literal["none", "constant", "time_varying"] = "constant"
     input_noise: Literal["gaussian", "shift"] = "gaussian"
     film: bool = True
+    film_range: float | int = 0.1
     worker_dropout: float | int = 0.1
     trend_window: int = 25
     trend_head: bool = True
@@ -113,6 +115,8 @@ class DynoNetConfig(PreTrainedConfig):
             raise ValueError(f"mixer_dropout must lie in [0, 1), found {self.mixer_dropout}; it is a share.")
         if not 0 <= self.worker_dropout < 0.7:
             raise ValueError(f"worker_dropout must lie in [0, 0.7), found {self.worker_dropout}; change it.")
+        if not 0 < self.film_range < float("inf"):
+            raise ValueError(f"film_range must be positive and finite, found {self.film_range}; film: false has none.")
         if not 0 < self.scaling_epsilon < float("inf"):
             raise ValueError(f"scaling_epsilon must be positive and finite, found {self.scaling_epsilon}.")
 

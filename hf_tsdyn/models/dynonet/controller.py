@@ -21,13 +21,13 @@ TRAINING_SIGNALS = {
 }
 """Least, largest and first value of each signal that a bilevel trainer obeys."""
 
-FILM_RANGE = 0.1
-"""Largest change of scale, and largest shift, that FiLM makes."""
-
 NOISE_RANGE = 0.5
 """Largest deviation, in standard deviations of the window, of the noise on the workers' input in training."""
 
 Signals = dict[str, Tensor]
+
+_NEVER = -30.0
+"""Bias of a signal that is 0 and stays so: one that a sigmoid turns into nothing, with no derivative left."""
 
 
 class Head(nn.Module):
@@ -80,7 +80,7 @@ def _channels_read(config: DynoNetConfig) -> int:
 
 
 def _logit(share: float) -> float:
-    return math.log(share / (1 - share)) if share else -math.inf
+    return math.log(share / (1 - share)) if share else _NEVER
 
 
 class Controller(nn.Module):
@@ -159,7 +159,7 @@ class Controller(nn.Module):
 
     def _film(self, head: nn.Module, state: Tensor) -> Tensor:
         """(2, B, C, h) of one layer."""
-        bounded = FILM_RANGE * head(state).unflatten(1, (self.num_channels, 2, -1)).tanh()
+        bounded = self.config.film_range * head(state).unflatten(1, (self.num_channels, 2, -1)).tanh()
         gamma, beta = bounded.unbind(dim=2)
         return torch.stack([1 + gamma, beta])
 

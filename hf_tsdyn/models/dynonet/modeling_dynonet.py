@@ -115,7 +115,7 @@ class DynoNetModel(DynoNetPreTrainedModel):
             loc=loc * self.scale + self.loc,
             scale=spread * self.scale,
             signals=used,
-            hidden_states=tuple(each.transpose(0, 1) for each in hidden) if keep else None,
+            hidden_states=hidden if keep else None,
         )
 
     def scale_window(self, past_values: Tensor, past_observed_mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

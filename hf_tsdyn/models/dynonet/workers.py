@@ -64,7 +64,7 @@ class Workers(nn.Module):
 
         signals: of the controller. relaxed: draw dropout masks between 0 and 1, which vary smoothly with the rate, in
         training; hard masks carry no derivative. keep: also return the input of the first layer and the output of
-        each, (C, B, steps, h).
+        each, (B, C, steps, h).
         """
         patches = values.transpose(1, 2).unflatten(2, (-1, self.patch_length)).transpose(0, 1)
         state = torch.einsum("cbtp,chp->cbth", patches, self.input_weight)
@@ -73,7 +73,16 @@ class Workers(nn.Module):
         if gates is not None:
             gates = gates.transpose(0, 1)
             state = state * (gates if gates.ndim == 4 else gates[:, :, None])
-        kept = [state]
+        kept = []
+
+        def note(state: Tensor) -> Tensor:
+            """Keep a state as windows first, on the way of its derivatives."""
+            if not keep:
+                return state
+            kept.append(state.transpose(0, 1))
+            return kept[-1].transpose(0, 1)
+
+        state = note(state)
         film, last = signals.get("film"), len(self.layers) - 1
         for number, layer in enumerate(cast(Iterable[WorkerLayer], self.layers)):
             last_only = number == last and not keep  # nothing else of the last layer is used
@@ -81,9 +90,8 @@ class Workers(nn.Module):
             state = state[:, :, -1:] if last_only else state
             states = layer.modulate(states, None if film is None else film[number])
             states = self._dropout(states, signals["dropout_rate"], relaxed=relaxed)
-            state = states if number == 0 else state + states
-            kept.append(state)
-        return self._read_out(state[:, :, -1], signals["context"]), tuple(kept) if keep else ()
+            state = note(states if number == 0 else state + states)
+        return self._read_out(state[:, :, -1], signals["context"]), tuple(kept)
 
     def _read_out(self, state: Tensor, context: Tensor) -> Tensor:
         context = context.transpose(0, 1) if context.ndim == 3 else context.expand(len(state), -1, -1)

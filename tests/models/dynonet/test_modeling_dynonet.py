@@ -115,6 +115,12 @@ def test_patches_read_all_of_the_latest_steps(past):
         assert (states[0].shape[1], torch.equal(*states)) == (4, step < 4)
 
 
+def test_film_reaches_as_far_as_it_is_let(past):
+    film = build(scatter=30.0, film_range=0.7).signals(past)["film"]
+    assert (film[:, 0] - 1).abs().max().item() == pytest.approx(0.7, abs=1e-3)
+    assert film[:, 1].abs().max().item() == pytest.approx(0.7, abs=1e-3)
+
+
 @pytest.mark.parametrize("gating", ["constant", "time_varying"])
 def test_a_controller_of_channels_says_of_each_what_it_would_say_of_it_alone(past, gating):
     model = build(controller_scope="channel", gating=gating, num_worker_layers=2)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from transformers import TrainingArguments
 
-from hf_tsdyn.data.parts import carve_end, carve_rows
+from hf_tsdyn.data.parts import SeriesPart, carve_end, carve_rows
 from hf_tsdyn.data.series import SeriesDataset, TrajectorySource
 
 ADAMW = ("adamw_torch", "adamw_torch_fused")
@@ -59,7 +59,7 @@ def carve_meta_split(
     """Return what of the training data trains the workers, and what is kept for the controller, if anything is."""
     if options is None or options.mode == "none":
         return source, None
-    if isinstance(source, SeriesDataset):
+    if isinstance(source, SeriesDataset | SeriesPart):  # a part is a fold's
         return carve_end(source, options.meta_share, context_length=context_length)
     return carve_rows(source, options.meta_share, seed=seed)
 

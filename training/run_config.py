@@ -23,6 +23,7 @@ from hf_tsdyn.evaluation import EvaluationProtocol
 from hf_tsdyn.models import ARCHITECTURES, MASKED_MODELING
 from hf_tsdyn.results import write_atomically
 from training.bilevel_options import BilevelOptions
+from training.folds import FoldOptions
 from training.lora import LoraOptions
 from training.weight_averaging import WeightAveraging
 
@@ -48,7 +49,8 @@ class DataConfig:
         validation_windows_per_trajectory: most windows of one trajectory in the validation loss.
         validation_stride: steps from one of them to the next; by default half the context.
         seed: of windows and augmentations.
-        fingerprint: refuse any other dataset than that of this fingerprint; the run's record holds it."""
+        fingerprint: refuse any other dataset than that of this fingerprint; the run's record holds it.
+        fold: train and validate on a fold inside the training split of a series, whose fingerprint is its own."""
 
     path: str
     train_split: str = "train"
@@ -60,19 +62,27 @@ class DataConfig:
     seed: int = 0
     fingerprint: str | None = None
     series: SeriesOptions = field(default_factory=SeriesOptions)
+    fold: FoldOptions | None = None
 
     def open(self, split: str, context_length: int) -> TrajectorySource:
         """Return one split of the data.
 
         context_length: steps before a later part of a series that its windows may look back at.
-        Raises: FileNotFoundError or ValueError, as the dataset found does.
+        Raises: FileNotFoundError or ValueError, as the dataset found does, or on a fold of anything but a series, or a
+            split that a fold does not have.
         """
         path = Path(self.path)
         files = path.iterdir() if path.is_dir() and not (path / "manifest.json").exists() else [path]
         if any(file.suffix.lower() in SERIES_SUFFIXES for file in files):
+            if self.fold is not None:
+                whole = SeriesDataset(path, "train", context_length=0, options=self.series)
+                return self.fold.cut(whole, split, context_length)
             part = cast(Literal["train", "validation", "test"], split)  # any other name is refused there
             return SeriesDataset(path, part, context_length=context_length, options=self.series)
-        return TrajectoryDataset(path, split)
+        trajectories = TrajectoryDataset(path, split)
+        if self.fold is not None:
+            raise ValueError(f"data.fold must be of a series, found trajectories at {self.path!r}; leave it out.")
+        return trajectories
 
 
 @dataclass(frozen=True)

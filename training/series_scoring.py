@@ -1,6 +1,7 @@
 """The windows of a series that models are scored on, and what a results file says of them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,19 +18,22 @@ from training.run_config import DataConfig
 class SeriesScorer:
     """Score forecasters on every window of a series' splits, in units of its training rows' standard deviations.
 
-    A split is read when it is asked for, and not before.
+    A split is read when it is asked for, and not before. With a fold, the splits are the fold's, and the units those of
+    the whole training split, so that folds compare.
 
     Attributes:
-        fingerprint: of the files and their options.
-        num_train_steps: of all its rows.
+        series_fingerprint: of the files and their options.
+        fingerprint: of what is trained on: that of the series, or of the fold.
+        num_train_steps: of all rows of the whole training split.
     Raises: ValueError or OSError, as the data do, or on a channel that is constant in training.
     """
 
     def __init__(self, data: DataConfig, protocol: EvaluationProtocol):
-        train = data.open("train", 0)
+        train = replace(data, fold=None).open("train", 0)
         self.data = data
         self.protocol = protocol
-        self.fingerprint = train.fingerprint
+        self.series_fingerprint = train.fingerprint
+        self.fingerprint = train.fingerprint if data.fold is None else data.fold.fingerprint_of(train.fingerprint)
         self.num_train_steps = int(train.lengths.sum())
         rows = (train.values(row) for row in range(len(train)))
         self._scale = channel_statistics(rows, int(train.num_channels[0]))[1]
@@ -53,7 +57,7 @@ class SeriesScorer:
         for (split, horizon), each in errors.items():
             num_windows.setdefault(split, {})[str(horizon)] = len(each.squared)
         return {
-            "fingerprint": self.fingerprint,
+            "fingerprint": self.series_fingerprint,
             "channel_names": list(next(iter(errors.values())).channel_names),
             "num_train_steps": self.num_train_steps,
             "num_windows": num_windows,

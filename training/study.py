@@ -3,11 +3,13 @@
     python -m training.study --config training/configs/dynonet_study.yaml --datasets.ETTh1 ETTh1.csv --jobs 2
     python -m training.study --config training/configs/dynonet_study.yaml --only full start
     python -m training.study --config training/configs/dynonet_study.yaml --final
+    python -m training.study --config training/configs/dynonet_rolling_origin_study.yaml --datasets.ETTh1 ETTh1.csv
 
 Each cell is a run of `training.train` in a folder of its own (cells/ROW/DATASET-HORIZON/seed-K), scored on every
 validation window. The same command goes on with a study that was stopped, and adds rows that are new. The test windows
-are scored with `--final` alone, when nothing is left to choose. The tables (results.json, results.md) hold whatever is
-done.
+are scored with `--final` alone, when nothing is left to choose. A study with `folds` trains and scores each cell once
+for every fold inside the training split (cells/ROW/DATASET-HORIZON/fold-F/seed-K) and reads nothing else. The tables
+(results.json, results.md) hold whatever is done.
 """
 
 import sys
@@ -89,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     print(render_page(results))
-    print(f"table: {Path(config.output_dir) / TABLE_FILE}; runs: {config.output_dir}/cells/ROW/DATASET-HORIZON/seed-K")
+    cells = "cells/ROW/DATASET-HORIZON/" + ("seed-K" if config.folds is None else "fold-F/seed-K")
+    print(f"table: {Path(config.output_dir) / TABLE_FILE}; runs: {config.output_dir}/{cells}")
 
 
 if __name__ == "__main__":

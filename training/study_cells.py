@@ -50,6 +50,16 @@ def splits(final: bool) -> tuple[str, ...]:
     return ("validation", "test") if final else ("validation",)
 
 
+def split_name(cell: Cell, split: str) -> str:
+    """Return what results call a split of a cell: that of a fold is the fold."""
+    return split if cell.fold is None else fold_name(cell.fold.index)
+
+
+def fold_name(index: int) -> str:
+    """Return what results call a fold."""
+    return f"fold-{index}"
+
+
 @contextlib.contextmanager
 def _log_to(file: Path) -> Iterator[None]:
     with file.open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):

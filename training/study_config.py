@@ -12,6 +12,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from training.folds import FoldOptions, Folds
 from training.run_config import RunConfig, flatten, load_run_config
 
 NAME = re.compile(r"[\w.=+-]+")
@@ -64,6 +65,8 @@ class StudyConfig:
         compare: pairs of rows; the first's error less the second's gets an interval wherever both are scored.
         claims: published errors by the name of their model.
         seeds: of every row that names none.
+        folds: train and score every row on each fold inside the training split, in place of the series' own splits; for
+            choices. Errors of all folds are in units of the whole training split.
         num_resamples, confidence, bootstrap_seed: of the intervals.
         output_dir: folder of the study.
         jobs: processes at once, of one thread each; -1 = one per core.
@@ -80,6 +83,7 @@ class StudyConfig:
     compare: list[tuple[str, str]] = field(default_factory=list)
     claims: dict[str, Claim] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
+    folds: Folds | None = None
     num_resamples: int = 2000
     confidence: float = 0.95
     bootstrap_seed: int = 0
@@ -100,6 +104,8 @@ class StudyConfig:
         _require(not unknown, f"only and compare must name rows, which are {list(self.rows)}", unknown, "correct them")
         lost = [name for name, claim in self.claims.items() if claim.dataset not in self.datasets]
         _require(not lost, f"claims must be about one of the datasets {list(self.datasets)}", lost, "correct them")
+        rule = "final must be left out of a study with folds, which never reads the test split"
+        _require(not (self.final and self.folds), rule, self.final, "leave out --final, or folds")
         _require(self.jobs >= 1 or self.jobs == -1, "jobs must be at least 1, or -1", self.jobs, "give -1")
         _require(0 < self.confidence < 1, "confidence must lie between 0 and 1", self.confidence, "correct it")
         _require(self.num_resamples >= 1, "num_resamples must be at least 1", self.num_resamples, "raise it")
@@ -161,54 +167,63 @@ def load_study_config(arguments: Sequence[str] | None = None) -> StudyConfig:
 class Cell:
     """One run of a study: a row on a dataset at a horizon with a seed.
 
+    name: with row, setting, fold and seed; that of its folder below the study's cells.
+    fold: that it is trained and scored on; None of the series' own splits.
     arguments: those of `training.train`.
     """
 
+    name: str
     row: str
     dataset: str
     horizon: int
+    fold: FoldOptions | None
     seed: int
     folder: Path
     arguments: tuple[str, ...]
 
-    @property
-    def name(self) -> str:
-        return f"{self.row}/{self.dataset}-{self.horizon}/seed-{self.seed}"
-
     def resolve(self) -> tuple[RunConfig, dict[str, Any]]:
         """Return the run's configuration, and the same as plain values for the record.
 
-        Raises: ValueError, naming the cell, on whatever `load_run_config` refuses.
+        Raises: ValueError, naming the cell, on whatever `load_run_config` refuses, or a fold that is not the cell's.
         """
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said):
-                return load_run_config(self.arguments)
+                config, resolved = load_run_config(self.arguments)
         except SystemExit as ended:
             reason = said.getvalue().strip().splitlines()[-1:] or ["refused"]
             raise ValueError(f"cell {self.name}: {reason[0]}") from ended
+        if config.data.fold != self.fold:
+            raise ValueError(
+                f"cell {self.name}: data.fold must be what the study's folds say, {self.fold}, found "
+                f"{config.data.fold}; leave it out of the run's file and overrides."
+            )
+        return config, resolved
 
 
 def build_cells(config: StudyConfig) -> list[Cell]:
-    """Return every run of a study, in the order of rows, settings and seeds."""
+    """Return every run of a study, in the order of rows, settings, folds and seeds."""
     return [
-        _cell(config, name, row, dataset, horizon, seed)
+        _cell(config, name, dataset, horizon, fold, seed)
         for name, row in config.rows.items()
         for dataset, horizon in config.settings_of(row)
+        for fold in config.folds or (None,)
         for seed in config.seeds_of(row)
     ]
 
 
-def _cell(config: StudyConfig, name: str, row: StudyRow, dataset: str, horizon: int, seed: int) -> Cell:
-    place = f"{dataset}-{horizon}"
-    folder = Path(config.output_dir) / "cells" / name / place / f"seed-{seed}"
+def _cell(config: StudyConfig, row_name: str, dataset: str, horizon: int, fold: FoldOptions | None, seed: int) -> Cell:
+    row, place = config.rows[row_name], f"{dataset}-{horizon}"
+    parts = [row_name, place, *([] if fold is None else [f"fold-{fold.index}"]), f"seed-{seed}"]
+    folder = Path(config.output_dir, "cells", *parts)
     options = {"model.prediction_length": horizon, "evaluation.protocol.horizons": [horizon]}
     options |= flatten(row.overrides) | flatten(row.overrides_at.get(place, {}))
-    options |= {"evaluation.name": name, "evaluation.dataset_name": dataset, "data.path": config.datasets[dataset]}
+    options |= {"evaluation.name": row_name, "evaluation.dataset_name": dataset, "data.path": config.datasets[dataset]}
     options |= {"training.seed": seed, "data.seed": seed, "training.output_dir": str(folder)}
     options |= {"training.disable_tqdm": True}
+    options |= {} if fold is None else {"data.fold": dataclasses.asdict(fold)}
     arguments = [text for dotted, value in options.items() for text in (f"--{dotted}", _as_text(value))]
-    return Cell(name, dataset, horizon, seed, folder, ("--config", row.config, *arguments))
+    return Cell("/".join(parts), row_name, dataset, horizon, fold, seed, folder, ("--config", row.config, *arguments))
 
 
 def _as_text(value: object) -> str:

@@ -9,16 +9,17 @@ from typing import Any
 from hf_tsdyn.results import write_atomically
 from hf_tsdyn.series_evaluation import WindowErrors
 from hf_tsdyn.series_results import SeriesInterval, SeriesResults, SeriesRow, intervals_of_errors, rows_of_errors
+from training.fold_tables import render_folds
 from training.run_config import RunConfig
 from training.series_scoring import SeriesScorer, provenance
-from training.study_cells import cpu_seconds, load_cell, load_summary, splits
+from training.study_cells import cpu_seconds, load_cell, load_summary, split_name, splits
 from training.study_config import Cell, StudyConfig
 
 RESULTS_FILE = "results.json"
 TABLE_FILE = "results.md"
 
 Place = tuple[str, str, str, int]
-"""Row, dataset, split, horizon."""
+"""Row, dataset, split as results call it, horizon."""
 
 
 def collect_results(config: StudyConfig, cells: Sequence[Cell]) -> SeriesResults:
@@ -40,10 +41,11 @@ def collect_results(config: StudyConfig, cells: Sequence[Cell]) -> SeriesResults
             if errors is None:
                 continue
             summary = load_summary(cell)
-            place: dict[str, Any] = {"dataset": cell.dataset, "split": split, "horizon": cell.horizon}
+            name = split_name(cell, split)
+            place: dict[str, Any] = {"dataset": cell.dataset, "split": name, "horizon": cell.horizon}
             rows += rows_of_errors(errors, model=cell.row, seed=cell.seed if summary["steps"] else None, **place)
-            found.setdefault((cell.row, cell.dataset, split, cell.horizon), []).append(errors)
-            facts.add(cell, run, summary, split, errors)
+            found.setdefault((cell.row, cell.dataset, name, cell.horizon), []).append(errors)
+            facts.add(cell, run, summary, name, errors)
         if summary is not None:
             cost = (summary["num_parameters"], cpu_seconds(cell))
             costs.setdefault(setting, []).append(cost)
@@ -63,7 +65,9 @@ class _DatasetFacts:
     def add(self, cell: Cell, run: RunConfig, summary: dict[str, Any], split: str, errors: WindowErrors) -> None:
         if cell.dataset not in self._scorers:
             self._scorers[cell.dataset] = SeriesScorer(run.data, run.evaluation.protocol)
-        expected = self._scorers[cell.dataset].fingerprint
+        expected = self._scorers[cell.dataset].series_fingerprint
+        if cell.fold is not None:
+            expected = cell.fold.fingerprint_of(expected)
         if summary["dataset_fingerprint"] != expected:
             raise ValueError(
                 f"cell {cell.name} must be of the same {cell.dataset} as the others, found fingerprint "
@@ -86,7 +90,7 @@ def _header(config: StudyConfig, costs: dict[tuple[str, str, int], list[tuple[in
         "num_parameters": {row: each[0][0] for row, each in first.items()},
         "cpu_seconds": {row: round(mean(seconds for _, seconds in each), 1) for row, each in first.items()},
         "claims": {name: asdict(claim) for name, claim in config.claims.items()},
-        "protocol": _bootstrap_options(config),
+        "protocol": _bootstrap_options(config) | ({} if config.folds is None else {"folds": asdict(config.folds)}),
     }
 
 
@@ -115,6 +119,8 @@ def _intervals(config: StudyConfig, found: dict[Place, list[WindowErrors]]) -> l
 def render_page(results: SeriesResults) -> str:
     """Return the results as a Markdown page: a table for each dataset and horizon, an overview, the differences."""
     parts = [f"# {results.header['name']}"]
+    if "folds" in results.header["protocol"]:
+        return "\n\n".join([*parts, *render_folds(results), _notes(results)]) + "\n"
     for split in reversed(dict.fromkeys(row.split for row in results.rows)):
         parts.append(f"## {split.capitalize()} windows")
         for dataset, horizon in dict.fromkeys((r.dataset, r.horizon) for r in results.rows if r.split == split):
@@ -126,14 +132,18 @@ def render_page(results: SeriesResults) -> str:
         differences = results.differences_table(split=split)
         if differences:
             parts += ["### Differences, paired by window", differences]
+    claims = " A claim was published elsewhere and not measured here." if results.header["claims"] else ""
+    return "\n\n".join([*parts, _notes(results) + claims]) + "\n"
+
+
+def _notes(results: SeriesResults) -> str:
     confidence = results.header["protocol"]["confidence"]
-    parts.append(
+    return (
         "Errors are in units of the training rows' standard deviations, over all windows at stride 1: mean ± standard "
         f"deviation over (n) seeds. Intervals ({100 * confidence:g} %) are of a bootstrap over blocks of consecutive "
         "windows of errors averaged over seeds. Seconds are CPU seconds of preparation and training on one thread, "
-        "means over seeds. A claim was published elsewhere and not measured here."
+        "means over seeds."
     )
-    return "\n\n".join(parts) + "\n"
 
 
 def write_results(results: SeriesResults, folder: Path) -> None:

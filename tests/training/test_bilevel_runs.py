@@ -121,3 +121,26 @@ def test_a_closed_form_is_a_run_of_no_steps(options_of_run, tmp_path, capsys):
     unfitted = json.loads((tmp_path / "unfitted" / "training_summary.json").read_text())
     assert "closed_form_cpu_seconds" not in unfitted
     assert summary["best_validation_loss"] < unfitted["best_validation_loss"]
+
+
+def test_frozen_parameters_stay_and_what_is_none_is_named(options_of_run, tmp_path):
+    specialists = ("--model.specialists", '[{"kind": "periodic", "period": 4}]', "--model.trend_head", "false")
+    config, resolved = load_run_config(options_of_run(*specialists, "--frozen", '["model.specialists"]'))
+    trainer = prepare(config, resolved)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train()
+    moved = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved
+    assert not any(name.startswith("model.specialists") for name in moved)
+    config, resolved = load_run_config(options_of_run("--frozen", '["model.specialist."]', output="other"))
+    with pytest.raises(ValueError, match=r"found 'model\.specialist\.', which none has"):
+        prepare(config, resolved)
+
+
+def test_a_fold_of_a_series_carves_its_meta_split_in_time(options_of_run):
+    fold = ("--data.fold.num_folds", "2", "--data.fold.fold_length", "40", "--data.fold.index", "0")
+    config, resolved = load_run_config(options_of_run(*fold))
+    trainer = prepare(config, resolved)
+    front, meta = trainer.train_dataset.trajectories, trainer.meta_windows.trajectories
+    whole = config.data.open("train", 32).values(0)
+    np.testing.assert_array_equal(np.concatenate([front.values(0), meta.values(0)[:, 32:]], axis=1), whole)

@@ -123,6 +123,13 @@ def test_only_the_final_scoring_notices_the_test_split(study_options, waves, tmp
     )
 
 
+def test_a_row_sets_no_fold_of_its_own(study_options, run_file):
+    fold = {"data.fold": {"num_folds": 3, "fold_length": 40, "index": 0}}
+    rows = {"folded": {"config": str(run_file), "overrides": fold}}
+    with pytest.raises(ValueError, match=r"cell folded/waves-8/seed-0: data.fold must be what the study's folds say"):
+        run(study_options(rows=rows, compare=[]))
+
+
 def test_a_series_that_changed_is_refused(study_options, waves):
     run(study_options("--only", "narrow"))
     lines = waves.read_text().splitlines()
@@ -161,6 +168,7 @@ def test_refused_settings_name_the_cell_before_anything_is_trained(study_options
         ({"rows": {"a": {"config": "x.yaml", "colour": 1}}, "compare": []}, "colour"),
         ({"claims": {"Oracle": {"dataset": "waves", "horizon": 8, "mse": 0.1}}}, "source"),
         ({"sedes": [1]}, "sedes"),
+        ({"folds": {"num_folds": 0, "fold_length": 9}}, "found 0 and 9"),
     ],
 )
 def test_bad_settings_end_with_what_was_found(study_options, capsys, changes, message):

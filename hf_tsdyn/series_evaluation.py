@@ -132,7 +132,8 @@ def score_windows(
             progress.update(len(indices))
             if not kept.any():
                 continue
-            batch, seen, indices = {name: values[kept] for name, values in batch.items()}, seen[kept], indices[kept]
+            batch, seen = {name: values[kept] for name, values in batch.items()}, seen[kept]
+            indices = indices[kept.numpy()]
             start = time.process_time()
             forecast = _forecast(forecaster, batch, indices)
             seconds += time.process_time() - start

@@ -44,12 +44,13 @@ def windows_of(tmp_path):
     return windows
 
 
-def test_known_errors_have_their_known_means(windows_of):
+@pytest.mark.parametrize(("batch_size", "batches"), [(7, [7, 7, 4]), (17, [17, 1]), (18, [18])])
+def test_known_errors_have_their_known_means(windows_of, batch_size, batches):
     windows = windows_of(np.full((80, 2), 5.0))
     forecaster = LastValuePlus(0.5, -3.0)
-    errors = score_windows(forecaster, windows, scale=[0.25, 2.0], batch_size=7, show_progress=False)
+    errors = score_windows(forecaster, windows, scale=[0.25, 2.0], batch_size=batch_size, show_progress=False)
     assert errors.squared.shape == errors.absolute.shape == (20 - 3 + 1, 2)
-    assert forecaster.batches == [7, 7, 4]
+    assert forecaster.batches == batches
     assert np.array_equal(errors.squared, np.tile([4.0, 2.25], (18, 1)))
     assert (errors.mse, errors.mae) == (3.125, 1.75)
     assert (errors.raw_mse, errors.raw_mae) == ((0.25 + 9) / 2, 1.75)

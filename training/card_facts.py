@@ -66,11 +66,9 @@ def _training_data(data: dict[str, Any], summary: dict[str, Any]) -> dict[str, s
         "sampling": f"{summary['steps_per_period'] or 0:g} steps a period (median), without noise",
     }
     if _is_series(summary):
-        names = ", ".join(summary["train_systems"])
-        shares = {name: data["series"][f"{name}_share"] for name in ("validation", "test")}
         facts = {
-            "series": f"{names}, the first {1 - sum(shares.values()):.0%} of each in time",
-            "validation": f"the {shares['validation']:.0%} after that; the last {shares['test']:.0%} were held out",
+            "series": ", ".join(summary["train_systems"]),
+            "borders": series_borders(data["series"]),
             "channels": ", ".join(data["series"].get("columns") or ["all"]),
         }
     augmentations = data.get("augmentations")
@@ -78,6 +76,15 @@ def _training_data(data: dict[str, Any], summary: dict[str, Any]) -> dict[str, s
         "fingerprint": f"`{summary['dataset_fingerprint']}`",
         "augmentations": _augmentations(augmentations) if augmentations else "none",
     }
+
+
+def series_borders(options: dict[str, Any]) -> str:
+    """Say where the splits of a series lie, from its `SeriesOptions` as a record holds them."""
+    if options.get("months"):
+        train, validation, test = options["months"]
+        return f"{train} months of training, {validation} of validation, {test} of test, of 30 days each"
+    shares = {name: f"{options[f'{name}_share']:.0%}" for name in ("validation", "test")}
+    return f"the last {shares['test']} are the test, the {shares['validation']} before them validation"
 
 
 def _training(run: dict[str, Any], summary: dict[str, Any], config: Any) -> dict[str, str]:
@@ -110,6 +117,9 @@ def _loss(run: dict[str, Any], config: Any) -> str:
         penalty = f", penalty {config.regularization_weight:g}" if config.regularization_weight else ""
         forced = f"forced every {config.forcing_interval} steps"
         return f"mean squared error one step ahead, {forced}, in the series' scale{penalty}"
+    if config.model_type == "dynonet":
+        unit = "in units of each window's scale" if config.normalize_loss else "in the series' scale"
+        return f"mean squared error, {unit}"
     name = config.loss
     if run.get("task") != "masked_modeling":
         distribution = getattr(config, "distribution", "point")

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from hf_tsdyn.model_card import ModelCardFacts
 from hf_tsdyn.series_card import SeriesCardFacts, render_series_card
 from hf_tsdyn.series_results import SeriesResults
+from training.card_facts import series_borders
 from training.run_config import CONFIG_FILE, EvaluationConfig
 
 RESULTS_FOLDER = Path(__file__).resolve().parents[1] / "model_cards" / "results"
@@ -87,16 +88,10 @@ def _summary(config: Any, dataset: str) -> str:
 
 def _training_data(data: dict[str, Any], found: dict[str, Any], dataset: str) -> dict[str, str]:
     series = data["series"]
-    if series.get("months"):
-        train, validation, test = series["months"]
-        borders = f"{train} months of training, {validation} of validation, {test} of test, of 30 days each"
-    else:
-        shares = {name: f"{series[f'{name}_share']:.0%}" for name in ("validation", "test")}
-        borders = f"the last {shares['test']} are the test, the {shares['validation']} before them validation"
     return {
         "series": dataset,
         "training": f"the first {found['num_train_steps']:,} steps: weights and scaler are fitted to them",
-        "borders": borders,
+        "borders": series_borders(series),
         "channels": ", ".join(found["channel_names"]),
         "fingerprint": f"`{found['fingerprint']}`",
     }

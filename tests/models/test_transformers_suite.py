@@ -50,7 +50,9 @@ NO_ATTENTION = (
     "test_sdpa_can_dispatch",
     "test_attn_implementation_composite_models",
 )
-SKIPPED_BY_THE_SUITE = dict.fromkeys(("ALRNNModel", "ALRNNForPrediction", "DynoNetModel", "DynoNetForPrediction"), NO_ATTENTION)
+SKIPPED_BY_THE_SUITE = dict.fromkeys(
+    ("ALRNNModel", "ALRNNForPrediction", "DynoNetModel", "DynoNetForPrediction"), NO_ATTENTION
+)
 COMMON_TESTS = ("test_modeling_common.py", "test_configuration_common.py")
 # What the common tests import beside each other and do not need for models that neither generate nor export.
 STAND_INS = {

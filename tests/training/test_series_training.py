@@ -64,7 +64,7 @@ def test_the_card_of_a_series_says_what_it_was_trained_on(tuned):
     evaluate_checkpoint.main([str(tuned)])
     card = (tuned / "README.md").read_text()
     assert f"A dystformer fine-tuned from `{tuned.parent / 'start'}` on the past of waves" in card
-    assert "waves, the first 65% of each in time" in card
+    assert "the last 20% are the test, the 15% before them validation" in card
     assert "period" not in card.split("## Limits")[0].replace("Lyapunov", "")
     figures = re.findall(r"\]\((figures/.*?)\)", card)
     assert figures == ["figures/attractors.png", "figures/error_growth.png", "figures/systems.png"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -36,7 +37,7 @@ def render_series_card(results: SeriesResults, facts: SeriesCardFacts, *, study:
     Raises: ValueError if the results do not hold the card's model on test windows.
     """
     header, model = results.header, facts.card.model
-    settings = [place for place in tested(results) if results.mean_of(model, "mse", *place) is not None]
+    settings = [place for place in results.scored_on("test") if results.mean_of(model, "mse", *place) is not None]
     if not settings:
         raise ValueError(
             f"the results must hold the card's model {model!r} on test windows, found {header['models']}; evaluate it, "
@@ -54,30 +55,48 @@ def render_series_card(results: SeriesResults, facts: SeriesCardFacts, *, study:
         "num_windows": {place: _num_windows(results, *place) for place in settings},
         "channel_table": channel_table(results, channel_names),
         "difference_table": results.differences_table(),
-        "study_tables": {place: study.table(*place) for place in tested(study) if place in settings} if study else {},
-        "study_overview": study.overview() if study and len(tested(study)) > 1 else "",
-        "study_differences": study.differences_table() if study else "",
+        **_study_variables(study, settings),
         "fingerprints": {name: header["datasets"][name]["fingerprint"] for name in datasets},
         "revision": f"`{header['git_revision']}`" if header["git_revision"] else "not recorded (installed package)",
     }
     return render_strictly(TEMPLATE, variables | {name: header[name] for name in ("protocol", "versions", "hardware")})
 
 
-def tested(results: SeriesResults) -> list[tuple[str, int]]:
-    """Return every dataset and horizon that was scored on test windows, in the order of the rows."""
-    return list(dict.fromkeys((row.dataset, row.horizon) for row in results.rows if row.split == "test"))
+def _study_variables(study: SeriesResults | None, settings: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    """What the template is told of a study: in full where the card's own results are, an overview of more."""
+    if study is None:
+        return {"study_tables": {}, "study_overview": "", "study_claims": "", "study_differences": ""}
+    places = study.scored_on("test")
+    return {
+        "study_tables": {place: study.table(*place) for place in places if place in settings},
+        "study_overview": study.overview() if len(places) > 1 else "",
+        "study_claims": study.claims_note,
+        "study_differences": study.differences_table(),
+    }
 
 
 def results_table(results: SeriesResults) -> str:
-    """Return the Markdown table of the test windows: in full of one dataset and horizon, an overview of several."""
-    settings = tested(results)
-    return results.table(*settings[0]) if len(settings) == 1 else results.overview()
+    """Return Markdown of the test windows: the first dataset and horizon in full, an overview of the others.
+
+    Raises: ValueError if nothing was scored there.
+    """
+    if not results.scored_on("test"):
+        raise ValueError(
+            f"a results table is of the test windows, found {sorted({row.split for row in results.rows})} alone; score "
+            "the test windows."
+        )
+    (dataset, horizon), *others = results.scored_on("test")
+    parts = [results.table(dataset, horizon)]
+    if others:
+        parts = [f"{dataset}, {horizon} steps ahead, mean ± standard deviation over (n) seeds:", *parts]
+        parts += ["MSE / MAE at other places, means over seeds:", results.overview(settings=others)]
+    return "\n\n".join([*parts, results.claims_note]).rstrip()
 
 
 def channel_table(results: SeriesResults, channel_names: Sequence[str]) -> str:
     """Render a Markdown table of the errors of each channel over the test windows: a model and a metric a row."""
     lines = [["model", "on", "error", *channel_names], ["---", "---", "---", *["---:"] * len(channel_names)]]
-    scored = [(model, *place) for place in tested(results) for model in results.header["models"]]
+    scored = [(model, *place) for place in results.scored_on("test") for model in results.header["models"]]
     for model, dataset, horizon in scored:
         for metric, text in CHANNEL_METRICS.items():
             means = [results.mean_of(model, f"{metric}/{name}", dataset, horizon) for name in channel_names]

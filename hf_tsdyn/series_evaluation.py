@@ -114,38 +114,50 @@ def score_windows(
         finite, naming the windows.
     """
     scale = np.asarray(scale, np.float64)
+    _check_channels(windows, scale)
+    names = _channel_names(windows)
+    errors = np.full((2, len(windows), len(scale)), np.nan)
+    seconds = 0.0
+    with tqdm(total=len(windows), unit="window", desc="score", disable=not show_progress, leave=False) as progress:
+        for first in range(0, len(windows), batch_size):
+            indices = np.arange(first, min(first + batch_size, len(windows)))
+            kept, found, cost = _score_batch(forecaster, windows, indices, scale)
+            errors[:, kept] = found
+            seconds += cost
+            progress.update(len(indices))
+    if np.isnan(errors).all():
+        raise ValueError(
+            f"some window must have something seen in context and future, found none in {len(windows)}; choose another "
+            "part of the series."
+        )
+    return WindowErrors(errors[0], errors[1], scale, names, seconds)
+
+
+def _score_batch(
+    forecaster: Forecaster, windows: SequentialWindows, indices: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Indices of the windows with a target, squared and absolute errors (2, those, channels), and CPU seconds."""
+    batch = windows.__getitems__(indices.tolist())
+    seen = batch.get("future_observed_mask", torch.ones_like(batch["future_values"], dtype=torch.bool))
+    kept = seen.any(dim=(1, 2))
+    indices = indices[kept.numpy()]
+    if not len(indices):
+        return indices, np.empty((2, 0, len(scale))), 0.0
+    batch, seen = {name: values[kept] for name, values in batch.items()}, seen[kept]
+    start = time.process_time()
+    forecast = _forecast(forecaster, batch, indices)
+    seconds = time.process_time() - start
+    errors = (forecast.double() - batch["future_values"].double()) / torch.from_numpy(scale)
+    return indices, np.stack([_mean_over_horizon(each, seen) for each in (errors.square(), errors.abs())]), seconds
+
+
+def _check_channels(windows: SequentialWindows, scale: np.ndarray) -> None:
     num_channels = set(windows.trajectories.num_channels.tolist())
     if num_channels != {len(scale)} or not (np.isfinite(scale) & (scale > 0)).all():
         raise ValueError(
             "scale must hold a positive number for each channel, and all series the same channels, found "
             f"{scale.tolist()} and {sorted(num_channels)} channels; take the standard deviations of the training rows."
         )
-    squared = np.full((len(windows), len(scale)), np.nan)
-    absolute = squared.copy()
-    seconds = 0.0
-    with tqdm(total=len(windows), unit="window", desc="score", disable=not show_progress, leave=False) as progress:
-        for first in range(0, len(windows), batch_size):
-            indices = np.arange(first, min(first + batch_size, len(windows)))
-            batch = windows.__getitems__(indices.tolist())
-            seen = batch.get("future_observed_mask", torch.ones_like(batch["future_values"], dtype=torch.bool))
-            kept = seen.any(dim=(1, 2))
-            progress.update(len(indices))
-            if not kept.any():
-                continue
-            batch, seen = {name: values[kept] for name, values in batch.items()}, seen[kept]
-            indices = indices[kept.numpy()]
-            start = time.process_time()
-            forecast = _forecast(forecaster, batch, indices)
-            seconds += time.process_time() - start
-            errors = (forecast.double() - batch["future_values"].double()) / torch.from_numpy(scale)
-            squared[indices] = _mean_over_horizon(errors.square(), seen)
-            absolute[indices] = _mean_over_horizon(errors.abs(), seen)
-    if np.isnan(squared).all():
-        raise ValueError(
-            f"some window must have something seen in context and future, found none in {len(windows)}; choose another "
-            "part of the series."
-        )
-    return WindowErrors(squared, absolute, scale, _channel_names(windows), seconds)
 
 
 def _forecast(forecaster: Forecaster, batch: Mapping[str, Tensor], indices: np.ndarray) -> Tensor:
@@ -170,9 +182,15 @@ def _mean_over_horizon(errors: Tensor, seen: Tensor) -> np.ndarray:
 
 
 def _channel_names(windows: SequentialWindows) -> tuple[str, ...]:
-    """The names that a series gives its channels; their numbers in other data."""
-    named = getattr(windows.trajectories, "channel_names", None)
-    return tuple(named[0]) if named else tuple(map(str, range(int(windows.trajectories.num_channels[0]))))
+    """The names that all series give their channels; their numbers in data without names."""
+    source = windows.trajectories
+    named = dict.fromkeys(getattr(source, "channel_names", None) or ())
+    if len(named) > 1:
+        raise ValueError(
+            f"series that are scored together must have the same channels, found {list(map(list, named))} in "
+            f"{source.path}; score them one by one, or rename their columns."
+        )
+    return next(iter(named), tuple(map(str, range(int(source.num_channels[0])))))
 
 
 class MeanInterval(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .figures import COLOURS, CONTEXT_COLOUR, LINE_STYLES, TRUTH_COLOUR, new_figure
-from .series_results import SeriesResults
+from .series_results import SeriesResults, claim_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,15 +19,15 @@ MARKERS = "osD^vP"  # as many as have no divisor in common with the colours
 CUT = 2.0
 """In medians of a panel's errors: longer bars are cut there, and say so."""
 MOST_NAMED_IN_A_CELL = 12
-CLAIM = "claim"
-"""What an error is called that its authors published and nobody measured here."""
+MOST_CHANNELS = 16
+"""That one figure shows; of more, the first."""
 
 
 def efficiency_figure(results: SeriesResults, *, dataset: str, horizon: int, split: str = "test") -> Figure:
     """Draw the MSE of each model against its number of parameters, on a logarithmic axis, with its spread over seeds.
 
-    Claims are hollow, and named so. The line joins the measured models that no smaller one is better than. What has
-    no parameters, or of which their number is not known, has no place on the axis and is left out.
+    Claims are hollow, and named by their kind. The line joins the measured models that no smaller one is better than.
+    What has no parameters, or of which their number is not known, has no place on the axis and is left out.
     Raises: ValueError if that leaves nothing; ImportError without matplotlib.
     """
     sizes = results.header["num_parameters"]
@@ -37,7 +37,7 @@ def efficiency_figure(results: SeriesResults, *, dataset: str, horizon: int, spl
         if sizes.get(model) and (found := results.mean_of(model, "mse", dataset, horizon, split=split))
     }
     claims = {
-        name: (claim["num_parameters"], claim["mse"])
+        claim_label(name, claim): (claim["num_parameters"], claim["mse"])
         for name, claim in results.claims_at(dataset, horizon).items()
         if claim.get("num_parameters") and claim.get("mse") is not None
     }
@@ -51,7 +51,7 @@ def efficiency_figure(results: SeriesResults, *, dataset: str, horizon: int, spl
         axes.errorbar(size, mean, yerr=std or None, label=label, zorder=3, **look)
     for place, (label, (size, mean)) in enumerate(sorted(claims.items(), key=lambda item: -item[1][1])):
         look = {"marker": MARKERS[place % len(MARKERS)], "markersize": 8, "linestyle": "none"}
-        axes.plot(size, mean, markerfacecolor="none", markeredgecolor="#555555", label=f"{label} ({CLAIM})", **look)
+        axes.plot(size, mean, markerfacecolor="none", markeredgecolor="#555555", label=label, **look)
     _draw_frontier(axes, [(size, mean) for size, mean, _ in points.values()])
     axes.set(xscale="log", xlabel="parameters", ylabel=f"MSE, {dataset}, {horizon} steps ahead")
     axes.margins(x=0.08, y=0.1)
@@ -74,7 +74,7 @@ def error_bars_figure(
 ) -> Figure:
     """Draw MSE and MAE of each model as bars from 0, a column of panels a horizon; whiskers are std over seeds.
 
-    Claims are hollow, and named so.
+    Claims are hollow, and named by their kind.
     models: to show, in this order; all by default.
     Raises: ValueError if nothing was scored there; ImportError without matplotlib.
     """
@@ -108,7 +108,7 @@ def _bars(
             bars[results.label(model)] = (found.mean, found.std, False)
     for name, claim in results.claims_at(dataset, horizon).items():
         if claim.get(metric) is not None:
-            bars[f"{name} ({CLAIM})"] = (claim[metric], 0.0, True)
+            bars[claim_label(name, claim)] = (claim[metric], 0.0, True)
     return bars
 
 
@@ -139,6 +139,8 @@ def channel_forecasts_figure(
 ) -> Figure:
     """Draw every channel of a window in a panel of its own: the end of the context, the truth, and the forecasts.
 
+    Of more channels than `MOST_CHANNELS` the first are drawn, as the title says.
+
     Args:
         past_values: (time, channels), data units; what of the context is to be seen. NaN leaves gaps.
         future_values: (horizon, channels), the same units.
@@ -148,25 +150,38 @@ def channel_forecasts_figure(
     """
     _check_forecasts(past_values, future_values, forecasts, channel_names, times)
     steps: Any = np.arange(1 - len(past_values), len(future_values) + 1) if times is None else times
-    figure = new_figure(10.0, 1.0 + 0.875 * len(channel_names))
-    panels, blank = panel_grid(figure, len(channel_names), 2)
+    num_shown = min(len(channel_names), MOST_CHANNELS)
+    figure = new_figure(10.0, 1.0 + 0.875 * num_shown)
+    panels, blank = panel_grid(figure, num_shown, 2)
     for channel, axes in enumerate(panels):
-        series = np.concatenate([past_values[-1:, channel], future_values[:, channel]])
-        axes.plot(
-            steps[: len(past_values)], past_values[:, channel], color=CONTEXT_COLOUR, linewidth=1.0, label="context"
-        )
-        axes.plot(steps[len(past_values) - 1 :], series, color=TRUTH_COLOUR, linewidth=1.2, label="truth")
-        for place, (name, values) in enumerate(forecasts.items()):
-            look: dict[str, Any] = {"color": COLOURS[1 - place], "linestyle": LINE_STYLES[place]}
-            axes.plot(steps[len(past_values) :], values[:, channel], linewidth=1.4, label=name, **look)
+        of_channel = {name: values[:, channel] for name, values in forecasts.items()}
+        _draw_channel(axes, steps, past_values[:, channel], future_values[:, channel], of_channel)
         axes.set_title(channel_names[channel], fontsize=11)
-        axes.spines[["top", "right"]].set_visible(False)
         if times is not None:
             date_axis(axes)
     for axes in panels[-2:]:
         axes.set_xlabel("steps ahead" if times is None else "")
     legend_of(figure, blank)
+    say_what_is_shown(figure, len(channel_names))
     return figure
+
+
+def _draw_channel(
+    axes: Axes, steps: Any, past: np.ndarray, future: np.ndarray, forecasts: Mapping[str, np.ndarray]
+) -> None:
+    axes.plot(steps[: len(past)], past, color=CONTEXT_COLOUR, linewidth=1.0, label="context")
+    truth = np.concatenate([past[-1:], future])
+    axes.plot(steps[len(past) - 1 :], truth, color=TRUTH_COLOUR, linewidth=1.2, label="truth")
+    for place, (name, values) in enumerate(forecasts.items()):
+        look: dict[str, Any] = {"color": COLOURS[1 - place], "linestyle": LINE_STYLES[place]}
+        axes.plot(steps[len(past) :], values, linewidth=1.4, label=name, **look)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def say_what_is_shown(figure: Figure, num_channels: int) -> None:
+    """Title a figure that shows fewer channels than there are."""
+    if num_channels > MOST_CHANNELS:
+        figure.suptitle(f"the first {MOST_CHANNELS} of {num_channels:,} channels", fontsize=11)
 
 
 def _check_forecasts(
@@ -226,27 +241,28 @@ def difference_figure(
     """Draw where one forecaster is better than another: the difference of their errors over time and time of day.
 
     Args:
-        difference: (num_windows,), the first one's error less the other's; below 0 the first is better.
+        difference: (num_windows,), the first one's error less the other's; below 0 the first is better; NaN = unseen.
         times: (num_windows,) dates of the windows' first targets, evenly spaced.
         smoothing: windows of the running mean over time.
         num_bins: equal parts of the day.
-    Raises: ValueError if lengths differ or are below `smoothing`; ImportError without matplotlib.
+    Raises: ValueError if lengths differ or are below `smoothing`, or nothing is seen; ImportError without matplotlib.
     """
-    if difference.shape != times.shape or not 1 <= smoothing <= len(times):
+    seen = np.isfinite(difference)
+    if difference.shape != times.shape or not 1 <= smoothing <= len(times) or not seen.any():
         raise ValueError(
-            f"difference and times must be (num_windows,) with at least `smoothing` windows, found {difference.shape}, "
-            f"{times.shape} and {smoothing}; give one date a window, or smooth less."
+            f"difference and times must be (num_windows,) with at least `smoothing` windows, found {difference.shape} "
+            f"with {seen.sum()} seen, {times.shape} and {smoothing}; give one date a window, or smooth less."
         )
     figure = new_figure(9.4, 3.6)
     over_time, over_day = figure.subplots(1, 2, sharey=False, width_ratios=[3, 2])
     dates = times.astype("datetime64[s]")
-    mean = np.convolve(difference, np.full(smoothing, 1 / smoothing), mode="valid")
+    mean = _running_mean(difference, smoothing)
     over_time.plot(dates[(smoothing - 1) // 2 :][: len(mean)], mean, color=COLOURS[0], linewidth=1.2)
     over_time.set_title(f"running mean over {smoothing:,} windows", fontsize=11)
     date_axis(over_time)
     bins = (dates - dates.astype("datetime64[D]")).astype(int) * num_bins // 86_400
-    hours = np.unique(bins)
-    means = [difference[bins == each].mean() for each in hours]
+    hours = np.unique(bins[seen])
+    means = [difference[seen & (bins == each)].mean() for each in hours]
     over_day.plot((hours + 0.5) * 24 / num_bins, means, color=COLOURS[0], marker="o", markersize=3.5, linewidth=1.2)
     over_day.set_title("mean by time of day of the first step", fontsize=11)
     over_day.set(xlabel="hour", xlim=(0, 24), xticks=range(0, 25, 6))
@@ -255,6 +271,13 @@ def difference_figure(
         axes.axhline(0, color=CONTEXT_COLOUR, linewidth=1, zorder=1)
         _plain(axes)
     return figure
+
+
+def _running_mean(values: np.ndarray, length: int) -> np.ndarray:
+    """Means of what is seen of so many values in a row; NaN where nothing is."""
+    seen = np.isfinite(values)
+    sums, counts = (np.convolve(each, np.ones(length), mode="valid") for each in (np.where(seen, values, 0.0), seen))
+    return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0.5)
 
 
 def _nothing(results: SeriesResults, wanted: str, dataset: str, horizon: object, split: str) -> ValueError:

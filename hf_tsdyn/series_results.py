@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,52 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .results import write_atomically
-from .series_evaluation import WindowErrors, bootstrap_mean, default_block_length
+from .series_scores import INTERVAL_METRICS, SeriesInterval, SeriesRow
 
 FORMAT = "hf_tsdyn series results 1"
-INTERVAL_METRICS = ("mse", "mae")
-"""What has intervals."""
-
-
-@dataclass(frozen=True)
-class SeriesRow:
-    """The mean error of one trained model over all windows of a split, `metric` as `WindowErrors` names it.
-
-    seed: None of what has none, closed forms and baselines.
-    """
-
-    model: str
-    dataset: str
-    split: str
-    horizon: int
-    seed: int | None
-    metric: str
-    value: float
-
-
-@dataclass(frozen=True)
-class SeriesInterval:
-    """The mean over windows of a model's error, less that of `baseline` if there is one, with its interval.
-
-    The errors of a window are the means over seeds: the interval tells how sure the difference is of the models that
-    were trained, on other months alike; not what other seeds would give.
-    """
-
-    model: str
-    baseline: str | None
-    dataset: str
-    split: str
-    horizon: int
-    metric: str
-    mean: float
-    low: float
-    high: float
-    num_seeds: int
-
-    @property
-    def verdict(self) -> str:
-        """What the interval of a difference says: "better", "worse" or "undecided"."""
-        return "better" if self.high < 0 else "worse" if self.low > 0 else "undecided"
+CLAIM_NOTES = {
+    "claim": "A claim was published elsewhere and not measured here.",
+    "rerun": "A rerun is what its authors' own code gave when we ran it, at an earlier time.",
+}
+"""What tables say of each kind of claim."""
 
 
 class SeedMean(NamedTuple):
@@ -74,7 +36,8 @@ class SeriesResults:
 
     header: `models` (in the order of tables), `labels` (text of each), `num_parameters` and `cpu_seconds` (of training,
     mean over seeds; both of each model's first dataset and horizon in the rows, absent where unknown), `claims` (by
-    name: `dataset`, `horizon`, `mse`, `mae`, `num_parameters`, `source`: published elsewhere, not measured),
+    name: `dataset`, `horizon`, `mse`, `mae`, `num_parameters`, `source`, `kind`: numbers that come from no cell of the
+    results, "claim" (the default: published elsewhere) or "rerun" (from its authors' code)),
     `protocol` (`num_resamples`, `confidence`, `seed`: of the intervals), `datasets` (by name: `fingerprint`,
     `channel_names`, `num_train_steps`, `num_windows` by split and horizon), `versions`, `hardware`, `git_revision`.
     """
@@ -115,6 +78,10 @@ class SeriesResults:
     def settings(self) -> list[tuple[str, int]]:
         """Every dataset and horizon that was scored, in the order of the rows."""
         return list(dict.fromkeys((row.dataset, row.horizon) for row in self.rows))
+
+    def scored_on(self, split: str) -> list[tuple[str, int]]:
+        """Return every dataset and horizon that was scored on windows of a split, in the order of the rows."""
+        return list(dict.fromkeys((row.dataset, row.horizon) for row in self.rows if row.split == split))
 
     def mean_of(self, model: str, metric: str, dataset: str, horizon: int, *, split: str = "test") -> SeedMean | None:
         """Return a metric's mean over the model's seeds; None if it was not scored there."""
@@ -157,16 +124,19 @@ class SeriesResults:
         for name, claim in self.claims_at(dataset, horizon).items() if split == "test" else ():
             errors = [_number(claim.get(metric)) for metric in ("mse", "mae")]
             size = _count(claim.get("num_parameters"))
-            lines.append(_line([f"{name} (claim: {claim['source']})", *errors, size, "-"]))
+            lines.append(_line([claim_label(name, claim, source=True), *errors, size, "-"]))
         return "\n".join(lines)
 
-    def overview(self, *, split: str = "test") -> str:
-        """Render a compact Markdown table of every dataset and horizon: MSE / MAE, means over seeds; "-" = not scored.
+    def overview(self, *, split: str = "test", settings: Sequence[tuple[str, int]] = ()) -> str:
+        """Render a compact Markdown table, a dataset and horizon a column: MSE / MAE, means over seeds; "-" = unknown.
 
+        Claims are as in `table`.
+
+        Args:
+            settings: the columns; every dataset and horizon by default.
         Raises: ValueError if nothing was scored on that split.
         """
-        scored = [row for row in self.rows if row.split == split]
-        columns = list(dict.fromkeys((row.dataset, row.horizon) for row in scored))
+        columns = list(settings) or self.scored_on(split)
         if not columns:
             raise ValueError(f"an overview needs scores on the {split} windows, found none; score them first.")
         lines = [_line(["model", *(f"{dataset} @ {horizon}" for dataset, horizon in columns)])]
@@ -178,6 +148,11 @@ class SeriesResults:
                 cells.append(f"{mse.mean:.4f} / {mae.mean:.4f}" if mse and mae else "-")
             if set(cells) != {"-"}:
                 lines.append(_line([self.label(model), *cells]))
+        for place in columns if split == "test" else ():
+            for name, claim in self.claims_at(*place).items():
+                errors = " / ".join(_number(claim.get(metric)) for metric in ("mse", "mae"))
+                cells = [errors if each == place else "-" for each in columns]
+                lines.append(_line([claim_label(name, claim, source=True), *cells]))
         return "\n".join(lines)
 
     def differences_table(self, *, split: str = "test", metrics: Sequence[str] = INTERVAL_METRICS) -> str:
@@ -187,15 +162,20 @@ class SeriesResults:
         for row in shown:
             if row.metric in metrics:
                 place = f"{row.dataset} @ {row.horizon}"
-                difference = f"{row.mean:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
                 names = [self.label(row.model), self.label(str(row.baseline))]
-                lines.append(_line([*names, place, row.metric.upper(), difference, row.verdict]))
+                lines.append(_line([*names, place, row.metric.upper(), row.text, row.verdict]))
         return "\n".join(lines) if len(lines) > 2 else ""
 
     def claims_at(self, dataset: str, horizon: int) -> dict[str, dict[str, Any]]:
         """Return what others published of one dataset and horizon."""
         claims = self.header["claims"].items()
         return {name: claim for name, claim in claims if (claim["dataset"], claim["horizon"]) == (dataset, horizon)}
+
+    @property
+    def claims_note(self) -> str:
+        """Sentences on the kinds of claims that there are; "" without any."""
+        kinds = {_kind(claim) for claim in self.header["claims"].values()}
+        return " ".join(note for kind, note in CLAIM_NOTES.items() if kind in kinds)
 
     def label(self, model: str) -> str:
         """Return the text that tables show for a model."""
@@ -208,65 +188,20 @@ class SeriesResults:
         return [self.header[key].get(model) if known else None for key in ("num_parameters", "cpu_seconds")]
 
 
-def rows_of_errors(
-    errors: WindowErrors, *, model: str, dataset: str, split: str, horizon: int, seed: int | None
-) -> list[SeriesRow]:
-    """Return a row for every metric of which there is something seen, rounded to 8 digits."""
-    means = {metric: errors.mean(metric) for metric in errors.metrics}
-    return [
-        SeriesRow(model, dataset, split, horizon, seed, metric, float(f"{value:.8g}"))
-        for metric, value in means.items()
-        if not np.isnan(value)
-    ]
-
-
-def intervals_of_errors(
-    errors: Sequence[WindowErrors],
-    baseline_errors: Sequence[WindowErrors] | None = None,
-    *,
-    model: str,
-    baseline: str | None = None,
-    dataset: str,
-    split: str,
-    horizon: int,
-    **bootstrap: Any,
-) -> list[SeriesInterval]:
-    """Return the intervals of a model's errors, or of their paired differences to a baseline's, means over seeds.
-
-    Args:
-        errors, baseline_errors: of each seed, on the same windows.
-        bootstrap: `num_resamples`, `confidence` and `seed` of `bootstrap_mean`.
-    Raises: ValueError if the numbers of windows differ.
-    """
-    intervals = []
-    for metric in INTERVAL_METRICS:
-        values = _seed_mean_of_windows(errors, metric)
-        if baseline_errors is not None:
-            reference = _seed_mean_of_windows(baseline_errors, metric)
-            if len(reference) != len(values):
-                raise ValueError(
-                    f"{model!r} and {baseline!r} must be scored on the same windows to be compared, found "
-                    f"{len(values)} and {len(reference)} at {horizon} on {dataset!r}; give them one split and horizon."
-                )
-            values = values - reference
-        values = values[~np.isnan(values)]
-        length = default_block_length(horizon, len(values))
-        found = bootstrap_mean(values, block_length=length, **bootstrap)
-        mean, low, high = (float(f"{number:.8g}") for number in found)
-        place = (model, baseline, dataset, split, horizon, metric)
-        intervals.append(SeriesInterval(*place, mean, low, high, num_seeds=len(errors)))
-    return intervals
-
-
-def _seed_mean_of_windows(errors: Iterable[WindowErrors], metric: str) -> np.ndarray:
-    return np.mean([each.of_windows(metric) for each in errors], axis=0)
-
-
 def _from_json(row_class: type, values: dict[str, Any]) -> Any:
     names = {field.name for field in fields(row_class)}
     if set(values) != names:
         raise ValueError(f"a {row_class.__name__} with the fields {sorted(values)}")
     return row_class(**values)
+
+
+def _kind(claim: Mapping[str, Any]) -> str:
+    return claim.get("kind", "claim")
+
+
+def claim_label(name: str, claim: Mapping[str, Any], *, source: bool = False) -> str:
+    """Return the text that tables and figures show for a claim: its kind with it, and its source if asked for."""
+    return f"{name} ({_kind(claim)}: {claim['source']})" if source else f"{name} ({_kind(claim)})"
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from hf_tsdyn.dynonet_figures import (
     training_signals_figure,
 )
 from hf_tsdyn.models.dynonet import DynoNetConfig, DynoNetForPrediction
+from hf_tsdyn.series_figures import MOST_CHANNELS
 
 pytest.importorskip("matplotlib")
 
@@ -60,12 +61,12 @@ def test_the_track_is_the_controllers_word_on_each_window(make, values, gating):
         np.testing.assert_allclose(row, gates.flatten(1).mean(dim=1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("count", [2, 3])
 def test_of_two_specialists_one_weight_says_all(make, values, count):
     model = make(num_worker_layers=0, specialists=[{"kind": "periodic", "period": 3}] * count)
     panels = track_controller(model, values, stride=20).panels
     mixture = model.signals(torch.from_numpy(values[:12]).float()[None])["mixture"][0].detach()
-    assert len(panels) == {1: 1, 2: 1, 3: 3}[count]
+    assert len(panels) == {2: 1, 3: 3}[count]
     for place, panel in enumerate(panels.values()):
         np.testing.assert_allclose(panel[0], mixture[:, place], rtol=1e-5)
     if count == 2:
@@ -75,8 +76,7 @@ def test_of_two_specialists_one_weight_says_all(make, values, count):
 def test_what_says_nothing_over_time_is_refused(make, values):
     with pytest.raises(ValueError, match="found one without"):
         track_controller(make(controller=False), values)
-    with pytest.raises(ValueError, match="gating='none' and no specialists"):
-        track_controller(make(gating="none"), values)
+    assert track_controller(make(gating="none"), values).panels == {}
     for wrong in (values[:11], values[:, :1], values[0]):
         with pytest.raises(ValueError, match=r"\(time, 2\) with at least 12 steps"):
             track_controller(make(), wrong)
@@ -129,3 +129,32 @@ def test_nothing_logged_or_other_channels_are_refused(history):
         training_signals_figure(history, channel_names=["A"])
     with pytest.raises(ValueError, match=r"found \{\}"):
         training_signals_figure({"steps": [], "signals": {}}, channel_names=["A"])
+
+
+def test_windows_without_a_value_have_no_track(make, values):
+    gap = np.where((np.arange(40) < 10) | (np.arange(40) >= 30), values.T, np.nan).T
+    model = make(gating="constant")
+    track = track_controller(model, gap, stride=5, batch_size=2)
+    (panel,) = track.panels.values()
+    assert np.isnan(panel).all(axis=1).tolist() == [False, False, True, True, False, False]
+    assert np.isnan(panel).any(axis=1).tolist() == [False, False, True, True, False, False]
+    past = torch.from_numpy(gap[20:32]).float()[None]
+    np.testing.assert_allclose(
+        panel[4], model.signals(past)["gate_masks"][0].flatten(1).mean(dim=1).detach(), rtol=1e-5
+    )
+    axes = control_figure(track, channel_names="AB").axes[0]
+    assert np.isfinite(axes.collections[0].get_clim()).all()
+    with pytest.raises(ValueError, match="found nothing in 40 steps"):
+        track_controller(model, gap * np.nan)
+
+
+def test_of_many_channels_the_first_are_drawn_and_the_title_says_so():
+    names = [f"c{n}" for n in range(40)]
+    track = ControlTrack(np.arange(12, 41, 5), {"gate": np.zeros((6, 40))})
+    control = control_figure(track, channel_names=names)
+    assert len(control.axes[0].get_yticklabels()) == MOST_CHANNELS
+    assert np.asarray(control.axes[0].collections[0].get_array()).shape == (MOST_CHANNELS, 6)
+    moments = {"mean": [[0.0] * 40] * 3, "std": [[0.0] * 40] * 3}
+    signals = training_signals_figure({"steps": [0, 1, 2], "signals": {"grad_clip": moments}}, channel_names=names)
+    assert [line.get_label() for line in signals.axes[0].get_lines()] == names[:MOST_CHANNELS]
+    assert control.get_suptitle() == signals.get_suptitle() == f"the first {MOST_CHANNELS} of 40 channels"

@@ -7,7 +7,8 @@ import yaml
 
 from hf_tsdyn.model_card import ModelCardFacts
 from hf_tsdyn.series_card import SeriesCardFacts, render_series_card, results_table
-from hf_tsdyn.series_results import SeriesInterval, SeriesResults, SeriesRow
+from hf_tsdyn.series_results import SeriesResults
+from hf_tsdyn.series_scores import SeriesInterval, SeriesRow
 
 FACTS = SeriesCardFacts(
     ModelCardFacts(
@@ -122,7 +123,29 @@ def test_results_of_another_model_or_without_test_windows_are_refused():
         render_series_card(untested, FACTS)
 
 
-def test_one_place_has_a_full_table_and_several_an_overview():
-    one, several = make_results(), make_results(horizons=(8, 16))
+def test_the_first_place_has_a_full_table_and_all_others_an_overview():
+    one, several = make_results(), make_results(horizons=(8, 16, 32))
     assert results_table(one) == one.table("waves", 8)
-    assert results_table(several) == several.overview()
+    text = results_table(several)
+    assert text.startswith(
+        f"waves, 8 steps ahead, mean ± standard deviation over (n) seeds:\n\n{several.table('waves', 8)}\n\n"
+    )
+    assert text.endswith(several.overview(settings=[("waves", 16), ("waves", 32)]))
+    assert "| model | waves @ 16 | waves @ 32 |" in text
+    validation = SeriesResults(one.header, [row for row in one.rows if row.split == "validation"], [])
+    with pytest.raises(ValueError, match=r"found \['validation'\] alone"):
+        results_table(validation)
+
+
+def test_what_claims_are_is_said_below_them():
+    study = make_results()
+    claim = {"dataset": "waves", "horizon": 8, "mse": 0.3, "source": "a paper"}
+    study.header["claims"] = {"Oracle": claim}
+    assert results_table(study).endswith("\n\nA claim was published elsewhere and not measured here.")
+    assert study.claims_note in render_series_card(make_results(), FACTS, study=study)
+    study.header["claims"] = {"Oracle": claim | {"kind": "rerun", "source": "its code"}}
+    text = results_table(study)
+    assert "| Oracle (rerun: its code) | 0.3 | - | - | - |" in text
+    assert "published elsewhere" not in text
+    assert "A rerun is what its authors' own code gave when we ran it" in text
+    assert not re.search(r"\n\n\n", render_series_card(make_results(), FACTS, study=study))

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from scipy.signal import lfilter
 
 from hf_tsdyn.baselines import Persistence
@@ -183,3 +184,27 @@ def test_too_few_values_have_no_interval(values, length):
 def test_blocks_are_twice_the_horizon_within_bounds():
     lengths = [default_block_length(*each) for each in ((96, 2785), (24, 2785), (336, 2545), (720, 2161), (8, 10))]
     assert lengths == [192, 168, 672, 720, 3]
+
+
+def test_the_last_block_is_as_short_as_the_windows_are_many():
+    """Resamples by the letter: blocks laid end to end, and cut where they are as long as the series."""
+    values = np.random.default_rng(1).normal(size=11) + np.arange(11)
+    starts = np.random.default_rng(3).integers(11, size=(500, 3))
+    means = []
+    for row in starts:
+        places = np.concatenate([np.arange(start, start + 4) % 11 for start in row])[:11]
+        means.append(values[places].mean())
+    found = bootstrap_mean(values, block_length=4, num_resamples=500, confidence=0.8, seed=3)
+    count = 11 / 4
+    widening = np.sqrt(count / (count - 1)) * stats.t.ppf(0.9, count - 1) / stats.norm.ppf(0.9)
+    expected = values.mean() + widening * (np.quantile(means, [0.1, 0.9]) - values.mean())
+    assert found == pytest.approx((values.mean(), *expected), rel=1e-12)
+
+
+def test_series_of_other_channels_are_not_scored_together(tmp_path):
+    for names in ("uv", "uw"):
+        pd.DataFrame(np.zeros((80, 2)), columns=list(names)).to_csv(tmp_path / f"{names}.csv", index=False)
+    data = SeriesDataset(tmp_path, "test", context_length=6, options=OPTIONS)
+    windows = SequentialWindows(data, context_length=6, prediction_length=3, stride=1)
+    with pytest.raises(ValueError, match=r"same channels, found \[\['u', 'v'\], \['u', 'w'\]\]"):
+        score_windows(Persistence(), windows, scale=[1.0, 1.0], show_progress=False)

@@ -5,13 +5,14 @@ import pytest
 
 from hf_tsdyn.figures import save_figure
 from hf_tsdyn.series_figures import (
-    CLAIM,
+    MOST_CHANNELS,
     channel_forecasts_figure,
     difference_figure,
     efficiency_figure,
     error_bars_figure,
 )
-from hf_tsdyn.series_results import SeriesResults, SeriesRow
+from hf_tsdyn.series_results import SeriesResults
+from hf_tsdyn.series_scores import SeriesRow
 
 pytest.importorskip("matplotlib")
 
@@ -50,7 +51,7 @@ def window():
 def points_of(axes):
     """(x, y) by label; error bars are containers, claims plain lines."""
     bars = {each.get_label(): each.lines[0] for each in axes.containers}
-    lines = {line.get_label(): line for line in axes.get_lines() if CLAIM in line.get_label()}
+    lines = {line.get_label(): line for line in axes.get_lines() if "(claim)" in line.get_label()}
     return {label: tuple(np.asarray(line.get_xydata())[0]) for label, line in (bars | lines).items()}
 
 
@@ -63,7 +64,7 @@ def test_efficiency_has_a_point_a_model_that_has_parameters_and_hollow_claims(re
         "net (claim)": (1000, 0.29),
     }
     assert axes.get_xscale() == "log"
-    assert [line.get_markerfacecolor() for line in axes.get_lines() if CLAIM in line.get_label()] == ["none"]
+    assert [line.get_markerfacecolor() for line in axes.get_lines() if "(claim)" in line.get_label()] == ["none"]
 
 
 def test_the_line_joins_what_nothing_smaller_is_better_than(results):
@@ -170,3 +171,28 @@ def test_equal_figures_are_equal_bytes(results, tmp_path):
         save_figure(error_bars_figure(results, dataset="S", horizons=[96]), tmp_path / f"{name}2.png", dpi=40)
     for number in "12":
         assert (tmp_path / f"a{number}.png").read_bytes() == (tmp_path / f"b{number}.png").read_bytes()
+
+
+def test_of_many_channels_the_first_are_drawn_and_the_title_says_so():
+    values = np.zeros((30, 40))
+    names = [f"c{n}" for n in range(40)]
+    figure = channel_forecasts_figure(values[:20], values[20:], {"net": values[20:]}, channel_names=names)
+    assert [axes.get_title() for axes in figure.axes if axes.get_title()] == names[:MOST_CHANNELS]
+    assert figure.get_suptitle() == f"the first {MOST_CHANNELS} of 40 channels"
+    few = channel_forecasts_figure(values[:20, :2], values[20:, :2], {"net": values[20:, :2]}, channel_names=names[:2])
+    assert few.get_suptitle() == ""
+
+
+def test_gaps_take_no_part_in_differences():
+    times = np.datetime64("2017-10-24T00", "s") + np.arange(96) * np.timedelta64(3600, "s")
+    difference = np.where(np.arange(96) < 48, 1.0, 3.0)
+    difference[40:50] = np.nan
+    over_time, over_day = difference_figure(difference, times, smoothing=4, title="").axes
+    smoothed = np.asarray(over_time.get_lines()[0].get_ydata())
+    assert np.flatnonzero(np.isnan(smoothed)).tolist() == list(range(40, 47))  # those of nothing but the gap
+    np.testing.assert_allclose(smoothed[:40], 1.0)
+    np.testing.assert_allclose(smoothed[47:], 3.0)
+    hours = np.asarray(over_day.get_lines()[0].get_ydata())
+    np.testing.assert_allclose(hours[[1, 2, 16]], [5 / 3, 2, 7 / 3])
+    with pytest.raises(ValueError, match="with 0 seen"):
+        difference_figure(difference * np.nan, times, smoothing=4, title="")

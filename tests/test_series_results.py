@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hf_tsdyn.series_evaluation import WindowErrors
-from hf_tsdyn.series_results import SeriesResults, SeriesRow, intervals_of_errors, rows_of_errors
+from hf_tsdyn.series_results import SeriesResults
+from hf_tsdyn.series_scores import SeriesRow, intervals_of_errors, rows_of_errors, signed
 
 CLAIM = {"dataset": "waves", "horizon": 8, "mse": 0.35, "mae": None, "num_parameters": 1200, "source": "Doe 2024"}
 OPTIONS = {"num_resamples": 200, "confidence": 0.95, "seed": 0}
@@ -138,3 +139,33 @@ def test_differences_are_tabulated_with_what_they_say(results):
     assert lines[2].startswith("| the full model | start | waves @ 8 | MSE | -0.1")
     assert lines[2].endswith("] | better |")
     assert results.differences_table(split="validation") == ""
+
+
+def test_an_overview_of_some_places_has_their_columns_and_claims(results):
+    claims = {"DUET": CLAIM, "far": CLAIM | {"horizon": 16, "mae": 0.5, "kind": "rerun", "source": "its code"}}
+    both = replace(results, header=results.header | {"claims": claims})
+    assert both.overview().splitlines()[-2:] == [
+        "| DUET (claim: Doe 2024) | 0.35 / - | - |",
+        "| far (rerun: its code) | - | 0.35 / 0.5 |",
+    ]
+    lines = both.overview(settings=[("waves", 16)]).splitlines()
+    assert lines[0] == "| model | waves @ 16 |"
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| start", "| far (rerun: its code)"]
+
+
+def test_small_differences_are_not_zero(results):
+    (interval, _) = [row for row in results.intervals if row.baseline is not None]
+    small = replace(interval, mean=-2.126e-5, low=-3e-5, high=-1e-5)
+    assert small.text == "-0.0000213 [-0.0000300, -0.0000100]"
+    assert replace(small, mean=-0.01234, low=-0.5, high=0.1).text == "-0.012 [-0.500, +0.100]"
+    assert replace(small, mean=-0.002, low=-0.00398, high=2.5e-5).text == "-0.00200 [-0.00398, +0.00003]"
+    assert replace(small, mean=0.0, low=0.0, high=0.0).text == "+0 [+0, +0]"
+    assert signed(-1234.5, 0.0) == ["-1234", "+0"]
+    lines = replace(results, intervals=[small]).differences_table().splitlines()
+    assert lines[2] == "| the full model | start | waves @ 8 | MSE | -0.0000213 [-0.0000300, -0.0000100] | better |"
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, 0), (2, 2), (3, 2)])
+def test_a_single_window_has_no_interval(size, count):
+    place = {"dataset": "waves", "split": "test", "horizon": 8}
+    assert len(intervals_of_errors([errors_of(1, 0, size=size)], model="a", **place, **OPTIONS)) == count

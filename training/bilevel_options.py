@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from transformers import TrainingArguments
 
 from hf_tsdyn.data.parts import SeriesPart, carve_end, carve_rows
 from hf_tsdyn.data.series import SeriesDataset, TrajectorySource
+from training.lookahead import parameter_roles
 
 ADAMW = ("adamw_torch", "adamw_torch_fused")
 """Names of the optimizer that bilevel training has one of its own for."""
@@ -27,7 +29,8 @@ class BilevelOptions:
         meta_share: of the training steps, the last ones; of a dataset of trajectories, of its systems, drawn by
             `data.seed`.
         meta_batch_size: windows of the meta split per controller step; by default as many as in a training batch.
-        controller_learning_rate: 0 keeps the controller as it starts, and what its signals do.
+        controller_learning_rate: 0 keeps the controller as it starts, and what its signals do, as if all of it were
+            `frozen`; the meta split is kept from the workers all the same, so that such a run compares with others.
         controller_weight_decay: on all of the controller but its biases and norms.
         controller_interval: steps of the workers per step of the controller."""
 
@@ -64,13 +67,20 @@ def carve_meta_split(
     return carve_rows(source, options.meta_share, seed=seed)
 
 
-def check_bilevel(model: Any, arguments: TrainingArguments) -> None:
-    """Raise ValueError unless the model has a controller and one process trains it by AdamW, a batch per step."""
+def meta_draws(drawn: dict[str, Any]) -> dict[str, Any]:
+    """Return how meta windows are drawn: as the workers' are, by a seed of their own, and never augmented."""
+    own = np.random.SeedSequence([drawn["seed"], *b"meta"])
+    return drawn | {"seed": int(own.generate_state(1, np.uint64)[0]), "augmentations": None}
+
+
+def check_bilevel(options: BilevelOptions, model: Any, arguments: TrainingArguments) -> None:
+    """Raise ValueError unless a model with a controller can learn, in one process, by AdamW, a batch per step."""
     if not hasattr(model, "signals") or getattr(model.model, "controller", None) is None:
         raise ValueError(
             "bilevel must train a model with a controller, found "
             f"{model.config.model_type!r} without one; leave bilevel out, or switch model.controller on."
         )
+    _check_parameters(options, model)
     devices = arguments.world_size * max(arguments.n_gpu, 1)
     if devices > 1:
         raise ValueError(
@@ -85,3 +95,21 @@ def check_bilevel(model: Any, arguments: TrainingArguments) -> None:
         raise ValueError("bilevel must run in float32 or bfloat16, found fp16; set mixed_precision to another.")
     if arguments.optim not in ADAMW:
         raise ValueError(f"bilevel steps are AdamW's, found training.optim={arguments.optim}; leave that out.")
+
+
+def _check_parameters(options: BilevelOptions, model: Any) -> None:
+    """Raise ValueError unless the controller has signals to give, and something learns from a loss."""
+    if not list(model.model.controller.parameters()):
+        raise ValueError(
+            "bilevel must train a controller that has signals to give, found neither workers nor two specialists; "
+            "leave bilevel out, or add such with model.num_worker_layers or model.specialists."
+        )
+    roles = parameter_roles(model)
+    learning = set(roles.controller) if options.controller_learning_rate > 0 else set()
+    if options.mode != "lookahead" or not roles.learners:
+        learning -= model.hypergradient_only
+    if not learning and not roles.learners:
+        raise ValueError(
+            "bilevel must have something to train, found nothing that a loss reaches with what is frozen and "
+            f"bilevel.controller_learning_rate {options.controller_learning_rate}; freeze less, or raise it."
+        )

@@ -26,9 +26,11 @@ from training.bilevel_optimizer import AdamStep, ChannelAdamW
 from training.bilevel_options import BilevelOptions
 from training.lookahead import (
     channel_rates,
+    chosen,
     clip_channels,
     clip_together,
     controller_gradients,
+    gradients_of,
     look_ahead,
     mean_loss,
     parameter_roles,
@@ -37,6 +39,9 @@ from training.signal_log import NUM_LOGGED_WINDOWS, SIGNALS_FILE, SignalLog
 from training.window_trainer import WindowTrainer
 
 Batch = dict[str, Tensor]
+
+_HYPERGRADIENT_EPSILON = 1e-15
+"""Of Adam: the hypergradients of some signals are below the usual 1e-8, which would keep these from moving."""
 
 
 class BilevelTrainer(WindowTrainer):
@@ -64,6 +69,8 @@ class BilevelTrainer(WindowTrainer):
         if self.optimizer is None:
             arguments, options = self.args, self.options
             own = {"lr": options.controller_learning_rate, "weight_decay": options.controller_weight_decay}
+            if options.mode == "lookahead":
+                own["eps"] = _HYPERGRADIENT_EPSILON
             plain = {"weight_decay": arguments.weight_decay}
             groups = [
                 {"params": list(self.roles.workers.values()), "per_channel": True, **plain},
@@ -118,11 +125,11 @@ class BilevelTrainer(WindowTrainer):
         return loss.detach()
 
     def _set_learners_gradients(self, loss: Tensor, signals: Mapping[str, Tensor]) -> None:
-        gradients = _gradients(loss, self.roles.learners)
+        gradients = gradients_of(loss, self.roles.learners)
         self._gradient_norm = nn.utils.get_total_norm(gradients.values())
-        clipped = clip_together(_chosen(gradients, self.roles.shared), self.args.max_grad_norm)
+        clipped = clip_together(chosen(gradients, self.roles.shared), self.args.max_grad_norm)
         if self.roles.workers:
-            clipped |= clip_channels(_chosen(gradients, self.roles.workers), signals["grad_clip"].mean(0))
+            clipped |= clip_channels(chosen(gradients, self.roles.workers), signals["grad_clip"].mean(0))
             self._adam.channel_rates = channel_rates(signals, 1 - self._draw_frozen(signals["freeze_prob"].mean(0)))
         _set_gradients(self.roles.learners, clipped)
 
@@ -136,12 +143,12 @@ class BilevelTrainer(WindowTrainer):
     def _set_controller_gradients(self, batch: Batch, signals: Mapping[str, Tensor]) -> None:
         network, roles, limit = self.network, self.roles, self.args.max_grad_norm
         if self.options.mode == "lookahead":
-            leaves = {name: signal.detach().requires_grad_() for name, signal in signals.items()}
-            steps = self._next_steps()
-            ahead = look_ahead(network, batch, leaves, roles=roles, steps=steps, max_grad_norm=limit)
+            leaves = {name: each.detach().requires_grad_() for name, each in signals.items() if each.requires_grad}
+            steps, used = self._next_steps(), {**signals, **leaves}
+            ahead = look_ahead(network, batch, used, roles=roles, steps=steps, max_grad_norm=limit)
             gradients = controller_gradients(self._meta_loss(ahead), roles.controller, signals, leaves)
         else:
-            gradients = _gradients(self._meta_loss(), roles.controller)
+            gradients = gradients_of(self._meta_loss(), roles.controller)
         _set_gradients(roles.controller, clip_together(gradients, limit))
 
     def _meta_loss(self, parameters: dict[str, Tensor] | None = None) -> Tensor:
@@ -196,16 +203,6 @@ class BilevelTrainer(WindowTrainer):
         output = super().train(*args, **kwargs)
         self.signal_log.write()
         return output
-
-
-def _gradients(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Gradients of what the loss depends on, by name."""
-    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    return {name: each for name, each in zip(parameters, found, strict=True) if each is not None}
-
-
-def _chosen(gradients: Mapping[str, Tensor], names: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: each for name, each in gradients.items() if name in names}
 
 
 def _set_gradients(parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:

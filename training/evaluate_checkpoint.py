@@ -12,13 +12,13 @@ folder can be scored too, with `--data`.
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from transformers import AutoModelForTimeSeriesPrediction
 
 from hf_tsdyn.baselines import BASELINES
@@ -54,18 +54,22 @@ class Request:
     beside: dict[str, str] = field(default_factory=dict)
 
 
-def load_request(arguments: Sequence[str] | None = None) -> Request:
-    """Return the request of a command line, its defaults taken from the run that made the checkpoint.
-
-    Raises: SystemExit with a message on unknown or impossible options, or a folder without a checkpoint.
-    """
-    parser = ArgumentParser(description="Score a checkpoint on held-out systems.", allow_abbrev=False)
+def build_parser(description: str) -> ArgumentParser:
+    """Return a parser of the options that commands share which score a forecaster."""
+    parser = ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("checkpoint", type=str, help="folder that training.train or save_pretrained wrote")
     parser.add_argument("--data", type=str, help="dataset folder, or series; the run's own by default")
-    parser.add_argument("--beside", type=dict[str, str], default={}, help="folders of other checkpoints, by name")
     parser.add_class_arguments(SeriesOptions, "series")
     parser.add_class_arguments(EvaluationConfig, "evaluation")
     parser.set_defaults({"evaluation.name": "checkpoint"})
+    return parser
+
+
+def parse_request(parser: ArgumentParser, arguments: Sequence[str] | None) -> tuple[Request, Namespace]:
+    """Return the request of a command line, its defaults taken from the run that made the checkpoint, and all options.
+
+    Raises: SystemExit with a message on unknown or impossible options, or a folder without a checkpoint.
+    """
     checkpoint = Path(parser.parse_args(arguments)["checkpoint"])
     if not (checkpoint / "config.json").is_file():
         parser.error(f"checkpoint must be a folder with config.json, found none in {str(checkpoint)!r}; train first.")
@@ -85,17 +89,27 @@ def load_request(arguments: Sequence[str] | None = None) -> Request:
         settings = parser.instantiate(namespace)
     except ValueError as error:
         parser.error(str(error))
-    evaluation = settings["evaluation"]
-    unknown = sorted(set(evaluation.baselines) - set(BASELINES))
+    unknown = sorted(set(settings["evaluation"].baselines) - set(BASELINES))
     if unknown:
         parser.error(f"baselines must be some of {sorted(BASELINES)}, found {unknown}; correct the names.")
+    data = DataConfig(path=namespace["data"], series=settings["series"])
+    return Request(checkpoint, data, settings["evaluation"], run_config, summary), namespace
+
+
+def load_request(arguments: Sequence[str] | None = None) -> Request:
+    """Return the request of a command line, as `parse_request` does, with other checkpoints to score beside.
+
+    Raises: SystemExit with a message on unknown or impossible options, or a folder without a checkpoint.
+    """
+    parser = build_parser("Score a checkpoint on held-out systems.")
+    parser.add_argument("--beside", type=dict[str, str], default={}, help="folders of other checkpoints, by name")
+    request, namespace = parse_request(parser, arguments)
     beside = namespace["beside"]
-    taken = sorted({evaluation.name, START_NAME, *evaluation.baselines} & beside.keys())
+    taken = sorted({request.evaluation.name, START_NAME, *request.evaluation.baselines} & beside.keys())
     lost = [folder for folder in beside.values() if not (Path(folder) / "config.json").is_file()]
     if taken or lost:
         parser.error(f"--beside must name other checkpoints by names not taken, found {taken or lost}; correct it.")
-    data = DataConfig(path=namespace["data"], series=settings["series"])
-    return Request(checkpoint, data, evaluation, run_config, summary, beside)
+    return replace(request, beside=beside)
 
 
 def _check_forecasts(parser: ArgumentParser, checkpoint: Path) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 
-from hf_tsdyn.series_results import INTERVAL_METRICS, SeedMean, SeriesInterval, SeriesResults
+from hf_tsdyn.series_results import SeedMean, SeriesResults
+from hf_tsdyn.series_scores import INTERVAL_METRICS, SeriesInterval, signed
 from training.study_cells import fold_name
 
 
@@ -73,9 +74,10 @@ def _differences(results: SeriesResults, dataset: str, horizon: int) -> str:
     lines = _head(["model", "less", "metric", "folds say", "mean over folds", *titles], num_text=4)
     for (model, baseline, metric), by_fold in found.items():
         intervals = [by_fold.get(fold_name(index)) for index in range(num_folds)]
-        whole = f"{mean(row.mean for row in by_fold.values()):+.4f}" if None not in intervals else "-"
+        whole = signed(mean(row.mean for row in by_fold.values()))[0] if None not in intervals else "-"
         names = [results.label(model), results.label(baseline), metric.upper()]
-        lines.append(_line([*names, _says(by_fold.values()), whole, *map(_interval, intervals)]))
+        texts = ["-" if row is None else row.text for row in intervals]
+        lines.append(_line([*names, _says(by_fold.values()), whole, *texts]))
     return "\n".join(lines) if found else ""
 
 
@@ -83,10 +85,6 @@ def _says(intervals: Iterable[SeriesInterval]) -> str:
     verdicts = [row.verdict for row in intervals]
     counts = {verdict: verdicts.count(verdict) for verdict in ("better", "worse", "undecided")}
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-
-
-def _interval(row: SeriesInterval | None) -> str:
-    return "-" if row is None else f"{row.mean:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
 
 
 def _mean(found: SeedMean | None) -> str:

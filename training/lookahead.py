@@ -63,7 +63,7 @@ def mean_loss(
     weighted: bool = False,
     relaxed: bool = False,
 ) -> Tensor:
-    """Return the mean loss over windows and channels, each counted with the share of its targets that is seen.
+    """Return the mean loss over windows and channels, each with the number of its targets that count: the model's own.
 
     Args:
         signals: in place of what the controller says of the batch.
@@ -72,16 +72,26 @@ def mean_loss(
         relaxed: draw smooth dropout masks.
     """
     past = {name: batch[name] for name in ("past_values", "past_observed_mask") if name in batch}
-    output = functional_call(model, parameters or {}, (), past | {"signals": signals, "relaxed": relaxed})
+    options = {"signals": signals, "relaxed": relaxed, "return_dict": True}
+    output = functional_call(model, parameters or {}, (), past | options)
     targets = {name: values for name, values in batch.items() if name != "past_values"}
-    losses = model.channel_losses(output, batch["past_values"], **targets)
+    losses, counted = model.channel_losses(output, batch["past_values"], **targets)
     if weighted and signals is not None:
         losses = losses * signals.get("loss_weight", torch.ones_like(losses))
-    mask = batch.get("future_observed_mask")
-    if mask is None:
-        return losses.mean()
-    shares = mask.to(losses.dtype).mean(dim=1)
-    return (losses * shares).sum() / shares.sum().clamp(min=_EPSILON)
+    return (losses * counted).sum() / counted.sum().clamp(min=1)
+
+
+def gradients_of(loss: Tensor, parameters: Parameters, *, create_graph: bool = False) -> Parameters:
+    """Return the gradients, by name, of those parameters that the loss depends on."""
+    if not parameters:
+        return {}
+    found = torch.autograd.grad(loss, list(parameters.values()), create_graph=create_graph, allow_unused=True)
+    return {name: each for name, each in zip(parameters, found, strict=True) if each is not None}
+
+
+def chosen(gradients: Parameters, names: Iterable[str]) -> Parameters:
+    """Return the gradients of these names, of those that there are."""
+    return {name: gradients[name] for name in names if name in gradients}
 
 
 def channel_rates(signals: Signals, moving: Tensor) -> ChannelRates:
@@ -132,24 +142,20 @@ def look_ahead(
 
     Args:
         signals: of the batch, numbers as far as the step is concerned; they may need derivatives, not have any.
-        steps: Adam's next step of every parameter.
+        steps: Adam's next step of every parameter that the loss depends on.
         max_grad_norm: of the shared parameters together; 0 for no limit.
     """
     learners = roles.learners
     loss = mean_loss(model, batch, signals=signals, weighted=True, relaxed=True)
-    found = torch.autograd.grad(
-        loss, list(learners.values()), create_graph=True, allow_unused=True, materialize_grads=True
-    )
-    gradients = dict(zip(learners, found, strict=True))
-    moved = clip_together({name: gradients[name] for name in roles.shared}, max_grad_norm)
+    gradients = gradients_of(loss, learners, create_graph=True)
+    clipped = clip_together(chosen(gradients, roles.shared), max_grad_norm)
     rates = None
     if roles.workers:
-        moved |= clip_softly({name: gradients[name] for name in roles.workers}, signals["grad_clip"].mean(0))
+        clipped |= clip_softly(chosen(gradients, roles.workers), signals["grad_clip"].mean(0))
         rates = channel_rates(signals, 1 - signals["freeze_prob"].mean(0))
     return {
-        name: steps[name].move(parameter, moved[name], rates if name in roles.workers else None)
-        for name, parameter in learners.items()
-        if name in steps
+        name: steps[name].move(learners[name], gradient, rates if name in roles.workers else None)
+        for name, gradient in clipped.items()
     }
 
 
@@ -158,7 +164,7 @@ def controller_gradients(loss: Tensor, controller: Parameters, signals: Signals,
 
     Args:
         signals: of the batch of the step, with their graph.
-        leaves: the same without it, which the step was made of.
+        leaves: those that have one, without it, as the step was made of them.
     """
     wanted = [*controller.values(), *leaves.values()]
     found = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)

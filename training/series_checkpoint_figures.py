@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ MOST_TRACKED = 1000
 
 
 def write_figures(
+    folder: Path,
     request: Request,
     results: SeriesResults,
     errors: Mapping[tuple[str, str, int], WindowErrors],
@@ -35,37 +37,64 @@ def write_figures(
     *,
     start: str,
 ) -> None:
-    """Draw a checkpoint's figures into its folder `figures`, and remove what an earlier evaluation left there.
+    """Draw a checkpoint's figures into `folder/figures`, and remove what an earlier evaluation left there.
 
     Args:
         errors: by model, split and horizon.
         forecasters: the model and what it is compared with, by name.
         start: the name of the model that it began with, which is drawn beside it if there is one.
     """
+    figures = _draw(folder, request, results, errors, forecasters, start)
+    for name in CAPTIONS:
+        (folder / "figures" / f"{name}.png").unlink(missing_ok=True)
+    for name, figure in figures.items():
+        save_figure(figure, folder / "figures" / f"{name}.png")
+
+
+def _draw(
+    folder: Path,
+    request: Request,
+    results: SeriesResults,
+    errors: Mapping[tuple[str, str, int], WindowErrors],
+    forecasters: Mapping[str, Any],
+    start: str,
+) -> dict[str, Figure]:
     evaluation = request.evaluation
-    protocol, dataset = evaluation.protocol, evaluation.dataset_name
-    source = request.data.open(evaluation.split, protocol.context_length)
-    names = errors[evaluation.name, evaluation.split, min(protocol.horizons)].channel_names
+    protocol, split = evaluation.protocol, evaluation.split
+    source = request.data.open(split, protocol.context_length)
     times = source.times(0) if isinstance(source, SeriesDataset) else None
-    model = forecasters[evaluation.name]
+    farthest = errors[evaluation.name, split, max(protocol.horizons)]
+    names, model = farthest.channel_names, forecasters[evaluation.name]
     shown = {each: forecasters[each] for each in (evaluation.name, start) if each in forecasters}
-    figures: dict[str, Figure] = {
-        "errors": error_bars_figure(results, dataset=dataset, horizons=protocol.horizons, split=evaluation.split),
-        "forecasts": _forecasts(source, times, names, shown, protocol.context_length, max(protocol.horizons)),
-    }
+    dataset, horizons = evaluation.dataset_name, protocol.horizons
+    figures = {"errors": error_bars_figure(results, dataset=dataset, horizons=horizons, split=split)}
+    window = middle_window(source, farthest, protocol.context_length + max(horizons))
+    if window is not None:
+        end = window + protocol.context_length
+        figures["forecasts"] = _forecasts(source, times, names, shown, end, protocol.context_length, max(horizons))
     if start in forecasters and times is not None and len(source) == 1:
-        figures["difference"] = _difference(errors, evaluation, start, times[protocol.context_length :])
-    if getattr(model.config, "controller", False):
+        figures["difference"] = _difference(errors, evaluation, start, times)
+    if getattr(model.config, "controller", False) and window is not None:
         stride = -(-source.lengths[0] // MOST_TRACKED)
         track = track_controller(model, source.values(0).T, stride=int(stride))
-        figures["control"] = control_figure(track, channel_names=names, times=times)
-    if (request.checkpoint / SIGNALS_FILE).is_file():
-        history = json.loads((request.checkpoint / SIGNALS_FILE).read_text())
+        if track.panels:
+            figures["control"] = control_figure(track, channel_names=names, times=times)
+    if (folder / SIGNALS_FILE).is_file():
+        history = json.loads((folder / SIGNALS_FILE).read_text())
         figures["signals"] = training_signals_figure(history, channel_names=names)
-    for name in CAPTIONS:
-        (request.checkpoint / "figures" / f"{name}.png").unlink(missing_ok=True)
-    for name, figure in figures.items():
-        save_figure(figure, request.checkpoint / "figures" / f"{name}.png")
+    return figures
+
+
+def middle_window(source: TrajectorySource, errors: WindowErrors, length: int) -> int | None:
+    """The window of the first series with the most channels seen, nearest its middle; None if nothing is seen in any.
+
+    length: of a window with its targets.
+    """
+    num_seen = np.isfinite(errors.squared[: source.lengths[0] - length + 1]).sum(axis=1)
+    if not num_seen.any():
+        return None
+    windows = np.flatnonzero(num_seen == num_seen.max())
+    return int(windows[np.abs(windows - (len(num_seen) - 1) // 2).argmin()])
 
 
 def _forecasts(
@@ -73,12 +102,12 @@ def _forecasts(
     times: np.ndarray | None,
     names: tuple[str, ...],
     forecasters: Mapping[str, Any],
+    end: int,
     length: int,
     horizon: int,
 ) -> Figure:
-    """The window in the middle of the split, and the last of its context."""
+    """The window whose context ends before step `end`, and the last of that context."""
     values = np.array(source.values(0).T)
-    end = length + (len(values) - length - horizon) // 2
     past, future = values[end - length : end], values[end : end + horizon]
     forecasts = {
         name: each.forecast(torch.from_numpy(past)[None], prediction_length=horizon)[0].cpu().numpy()
@@ -90,14 +119,14 @@ def _forecasts(
 
 
 def _difference(
-    errors: Mapping[tuple[str, str, int], WindowErrors], evaluation: Any, start: str, first_targets: np.ndarray
+    errors: Mapping[tuple[str, str, int], WindowErrors], evaluation: Any, start: str, times: np.ndarray
 ) -> Figure:
     horizon = min(evaluation.protocol.horizons)
     own, other = (errors[each, evaluation.split, horizon].of_windows("mse") for each in (evaluation.name, start))
-    seconds = (first_targets[1] - first_targets[0]) / np.timedelta64(1, "s")
+    seconds = (times[1] - times[0]) / np.timedelta64(1, "s")
     return difference_figure(
         own - other,
-        first_targets[: len(own)],
+        times[evaluation.protocol.context_length :][: len(own)],
         smoothing=min(max(round(WEEK / seconds), 1), len(own)),
         title=f"MSE at {horizon} steps, {evaluation.name} less {start}",
         num_bins=min(max(round(DAY / seconds), 1), 24),

@@ -40,11 +40,18 @@ def render_card(request: Request, results: SeriesResults, config: Any) -> str:
     """Return the card of a run, with the study that its evaluation names, if that was shipped.
 
     config: the model's.
+    Raises: ValueError if the results are of another series than that of the training.
     """
     evaluation, run, summary = request.evaluation, request.run_config, request.summary
     names = {f"figures/{name}.png": caption for name, caption in CAPTIONS.items()}
     figures = tuple((path, caption) for path, caption in names.items() if (request.checkpoint / path).is_file())
     dataset = next(row.dataset for row in results.rows if row.model == evaluation.name)
+    found = results.header["datasets"][dataset]
+    if not is_of_training_series(summary, found["fingerprint"]):
+        raise ValueError(
+            f"a card must be of the series of the training, fingerprint {summary['dataset_fingerprint']}, found "
+            f"results of {dataset!r}, {found['fingerprint']}; evaluate the run on its own series."
+        )
     card = ModelCardFacts(
         model_id=evaluation.model_id or f"model_cards/{evaluation.name}",
         model=evaluation.name,
@@ -53,8 +60,8 @@ def render_card(request: Request, results: SeriesResults, config: Any) -> str:
         num_parameters=summary["num_parameters"],
         context_length=config.context_length,
         prediction_length=config.prediction_length,
-        channels=str(len(results.header["datasets"][dataset]["channel_names"])),
-        training_data=_training_data(run["data"], results.header["datasets"][dataset], dataset),
+        channels=str(len(found["channel_names"])),
+        training_data=_training_data(run["data"], found, dataset),
         training=_training(run, summary, config),
         limits=_limits(evaluation, config, dataset),
         commands=_commands(compared="start" in results.header["models"]),
@@ -64,6 +71,11 @@ def render_card(request: Request, results: SeriesResults, config: Any) -> str:
     )
     facts = SeriesCardFacts(card, config.architectures[0], data_note=evaluation.data_license)
     return render_series_card(results, facts, study=read_study(evaluation))
+
+
+def is_of_training_series(summary: dict[str, Any], fingerprint: str) -> bool:
+    """Return whether a series is what the run of a summary was trained on."""
+    return summary["dataset_fingerprint"] == fingerprint
 
 
 def read_study(evaluation: EvaluationConfig) -> SeriesResults | None:
@@ -139,9 +151,11 @@ def _commands(*, compared: bool) -> tuple[str, ...]:
 
 
 def _limits(evaluation: EvaluationConfig, config: Any, dataset: str) -> tuple[str, ...]:
+    num_channels = getattr(config, "num_channels", None)
+    order = f"It takes the {num_channels} channels of that series, in their order, and no others."
     fixed = (
         f"It knows one series, {dataset}, and was scored on a later part of it; other series were not measured.",
-        f"It takes the {config.num_channels} channels of that series, in their order, and no others.",
+        *([] if num_channels is None else [order]),
         "It gives point forecasts; intervals are not available.",
     )
     return (*fixed, *evaluation.limits)

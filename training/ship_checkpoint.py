@@ -35,7 +35,7 @@ from hf_tsdyn.models import MASKED_MODELING
 from hf_tsdyn.models.alrnn import ALRNNConfig
 from hf_tsdyn.reconstruction_card import reconstruction_table
 from hf_tsdyn.results import EvaluationResults, write_atomically
-from hf_tsdyn.series_card import results_table, tested
+from hf_tsdyn.series_card import results_table
 from hf_tsdyn.series_figures import efficiency_figure, error_bars_figure
 from hf_tsdyn.series_results import SeriesResults
 from training import evaluate_checkpoint, evaluate_completion, evaluate_reconstruction, evaluate_series
@@ -157,26 +157,40 @@ def _replace_folder(target: Path, checkpoint: Path, files: Sequence[str], settin
 def ship_study(study: Path, *, root: Path = ROOT) -> Path:
     """Copy a study's results into `root`, draw them, and return the folder of the figures.
 
-    The figures are the errors of all models at each data set and horizon, and against their size at the first.
+    The figures are the errors of all models at the first data set and horizon, also against their size, and those at
+    all horizons of each data set, of the models that have them.
     Raises: FileNotFoundError without results; ValueError if they are of another kind, without test windows, or of a
         name that is no name of a folder, or the README has no place for them.
     """
     results = SeriesResults.read(study / RESULTS_FILE)
     name = results.header["name"]
     _check_name(name)
-    settings = tested(results)
+    settings = results.scored_on("test")
     if not settings:
         raise ValueError(f"a shipped study must hold errors of test windows, found none in {study}; add --final.")
     readme = render_readme((root / "README.md").read_text(), name, results)
     figures = root / "model_cards" / name / "figures"
     shutil.rmtree(figures, ignore_errors=True)
-    save_figure(efficiency_figure(results, dataset=settings[0][0], horizon=settings[0][1]), figures / "efficiency.png")
-    for dataset in dict.fromkeys(dataset for dataset, _ in settings):
-        horizons = [horizon for place, horizon in settings if place == dataset]
-        save_figure(error_bars_figure(results, dataset=dataset, horizons=horizons), figures / f"errors_{dataset}.png")
+    _draw_study(results, settings, figures)
     results.write(root / "model_cards" / "results" / f"{name}.json")
     write_atomically(root / "README.md", readme.encode())
     return figures
+
+
+def _draw_study(results: SeriesResults, settings: Sequence[tuple[str, int]], folder: Path) -> None:
+    dataset, horizon = settings[0]
+    save_figure(efficiency_figure(results, dataset=dataset, horizon=horizon), folder / "efficiency.png")
+    save_figure(error_bars_figure(results, dataset=dataset, horizons=[horizon]), folder / "errors.png")
+    for dataset in dict.fromkeys(dataset for dataset, _ in settings):
+        horizons = [horizon for place, horizon in settings if place == dataset]
+        models = [
+            model
+            for model in results.header["models"]
+            if all(results.mean_of(model, "mse", dataset, horizon) for horizon in horizons)
+        ]
+        if models and (dataset, *horizons) != settings[0]:
+            figure = error_bars_figure(results, dataset=dataset, horizons=horizons, models=models)
+            save_figure(figure, folder / f"errors_{dataset}.png")
 
 
 def _shipped_files(checkpoint: Path, evaluation: Any) -> tuple[str, ...]:

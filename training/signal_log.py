@@ -61,7 +61,8 @@ def channel_statistics(signals: Mapping[str, Tensor]) -> dict[str, tuple[Tensor,
     """Return mean and standard deviation over windows, (C,) both, of each signal of `DynoNetForPrediction.signals`.
 
     Of what has units, patches or layers the mean of theirs. FiLM comes as `film_gamma` and `film_beta`, the mixture as
-    `mixture_0` and so on, a name a specialist; `context` has its units, not channels.
+    `mixture_0` and so on, a name a specialist; `context` (batch, units), of a controller that reads all channels at
+    once, has its units in place of channels.
     """
     parts: dict[str, Tensor] = {}
     for name, values in signals.items():

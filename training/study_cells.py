@@ -37,7 +37,7 @@ def run_cell(cell: Cell, study: Path, *, final: bool) -> str | None:
             cell.folder.mkdir(parents=True, exist_ok=True)
             with _on_one_thread(), _log_to(cell.folder / LOG_FILE), without_transformers_bars():
                 _train(cell, config, resolved)
-                for split in splits(final):
+                for split in splits(final=final):
                     _score(cell, split, config, scorer)
     except (ValueError, OSError, RuntimeError) as error:
         text = str(error)
@@ -45,7 +45,7 @@ def run_cell(cell: Cell, study: Path, *, final: bool) -> str | None:
     return None
 
 
-def splits(final: bool) -> tuple[str, ...]:
+def splits(*, final: bool) -> tuple[str, ...]:
     """Return the splits that a study scores, the test split only in the end."""
     return ("validation", "test") if final else ("validation",)
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
@@ -42,7 +42,11 @@ class StudyRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """Errors that were published elsewhere; nothing here vouches for them."""
+    """Errors that are no cell's; nothing here vouches for them.
+
+    Args:
+        kind: "claim" of what was published elsewhere, "rerun" of what the authors' own code gave when we ran it.
+    """
 
     dataset: str
     horizon: int
@@ -50,6 +54,7 @@ class Claim:
     mse: float
     mae: float | None = None
     num_parameters: int | None = None
+    kind: Literal["claim", "rerun"] = "claim"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +68,7 @@ class StudyConfig:
         rows: models by name. A run gets `model.prediction_length` and `evaluation.protocol.horizons` from the horizon,
             `training.seed` and `data.seed` from the seed.
         compare: pairs of rows; the first's error less the second's gets an interval wherever both are scored.
-        claims: published errors by the name of their model.
+        claims: errors from elsewhere by the name of their model.
         seeds: of every row that names none.
         folds: train and score every row on each fold inside the training split, in place of the series' own splits; for
             choices. Errors of all folds are in units of the whole training split.

@@ -8,7 +8,8 @@ from typing import Any
 
 from hf_tsdyn.results import write_atomically
 from hf_tsdyn.series_evaluation import WindowErrors
-from hf_tsdyn.series_results import SeriesInterval, SeriesResults, SeriesRow, intervals_of_errors, rows_of_errors
+from hf_tsdyn.series_results import SeriesResults
+from hf_tsdyn.series_scores import SeriesInterval, SeriesRow, intervals_of_errors, rows_of_errors
 from training.fold_tables import render_folds
 from training.run_config import RunConfig
 from training.series_scoring import SeriesScorer, provenance
@@ -36,7 +37,7 @@ def collect_results(config: StudyConfig, cells: Sequence[Cell]) -> SeriesResults
         if setting not in runs:
             runs[setting] = cell.resolve()[0]
         run, summary = runs[setting], None
-        for split in splits(config.final):
+        for split in splits(final=cell.fold is None):
             errors = load_cell(cell, split, run)
             if errors is None:
                 continue
@@ -123,17 +124,16 @@ def render_page(results: SeriesResults) -> str:
         return "\n\n".join([*parts, *render_folds(results), _notes(results)]) + "\n"
     for split in reversed(dict.fromkeys(row.split for row in results.rows)):
         parts.append(f"## {split.capitalize()} windows")
-        for dataset, horizon in dict.fromkeys((r.dataset, r.horizon) for r in results.rows if r.split == split):
+        for dataset, horizon in results.scored_on(split):
             count = results.header["datasets"][dataset]["num_windows"][split][str(horizon)]
             table = results.table(dataset, horizon, split=split)
             parts += [f"### {dataset}, {horizon} steps ahead, {count:,} windows", table]
-        if len(results.settings) > 1:
+        if len(results.scored_on(split)) > 1:
             parts += ["### All, MSE / MAE", results.overview(split=split)]
         differences = results.differences_table(split=split)
         if differences:
             parts += ["### Differences, paired by window", differences]
-    claims = " A claim was published elsewhere and not measured here." if results.header["claims"] else ""
-    return "\n\n".join([*parts, _notes(results) + claims]) + "\n"
+    return "\n\n".join([*parts, f"{_notes(results)} {results.claims_note}".rstrip()]) + "\n"
 
 
 def _notes(results: SeriesResults) -> str:

@@ -22,21 +22,20 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 from transformers import PreTrainedConfig, PreTrainedModel, set_seed
-from transformers.trainer import TRAINER_STATE_NAME
 
 from hf_tsdyn.data.series import TrajectorySource
 from hf_tsdyn.data.windows import RandomWindows, SequentialWindows, identity
 from hf_tsdyn.metrics.pointwise import context_std
 from hf_tsdyn.provenance import hardware_class, package_versions
 from hf_tsdyn.results import write_atomically
-from training.bilevel_options import carve_meta_split, check_bilevel
+from training.bilevel_options import carve_meta_split, check_bilevel, meta_draws
 from training.bilevel_trainer import BilevelTrainer
 from training.calibration import calibrate
 from training.lora import ADAPTER_FOLDER, add_adapter, merge_adapter
 from training.probe import PROBE_FILE, save_probe
 from training.run_config import RunConfig, claim_output_dir, load_run_config
 from training.starting_model import build_model
-from training.window_trainer import WindowTrainer
+from training.window_trainer import WindowTrainer, last_complete_checkpoint
 
 SUMMARY_FILE = "training_summary.json"
 
@@ -83,8 +82,9 @@ def build_windows(config: RunConfig, model: PreTrainedConfig) -> RunWindows:
         **lengths,
     )
     check_targets(validation, in_window_units=getattr(model, "normalize_loss", False))
-    meta_windows = None if meta is None else RandomWindows(meta, **drawn)
-    return RunWindows(source, RandomWindows(front, **drawn), meta_windows, validation)
+    train_windows = RandomWindows(front, **drawn)
+    meta_windows = None if meta is None else RandomWindows(meta, **meta_draws(drawn))
+    return RunWindows(source, train_windows, meta_windows, validation)
 
 
 def check_targets(validation: SequentialWindows, *, in_window_units: bool) -> None:
@@ -121,8 +121,11 @@ def prepare(config: RunConfig, resolved: dict[str, Any]) -> WindowTrainer | None
             f"training.max_steps must be at least {least}, found {arguments.max_steps}; windows are drawn without end, "
             "so that a run is measured in steps."
         )
+    freeze(model, config.frozen)
     if config.bilevel is not None:
-        check_bilevel(model, arguments)
+        check_bilevel(config.bilevel, model, arguments)
+    if config.weight_averaging is not None:
+        config.weight_averaging.check_begins(arguments.max_steps)
     windows = build_windows(config, model.config)
     if config.start is None and hasattr(model, "fit_scaler"):
         model.fit_scaler(series_of(windows.source))  # pyright: ignore[reportCallIssue]
@@ -137,14 +140,13 @@ def prepare(config: RunConfig, resolved: dict[str, Any]) -> WindowTrainer | None
         seconds = time.process_time()
         model.fit_specialists(series_of(windows.source))  # pyright: ignore[reportCallIssue]
         seconds = time.process_time() - seconds
-    freeze(model, config.frozen)
     trainer = build_trainer(config, model, windows)
     trainer.closed_form_seconds = seconds
     return trainer
 
 
 def freeze(model: PreTrainedModel, beginnings: Sequence[str]) -> None:
-    """Keep the parameters whose names begin so as they are; ValueError on a beginning that none has."""
+    """Keep the parameters whose names begin so as they are; ValueError on a beginning that none has, or if all do."""
     for beginning in beginnings:
         found = [each for name, each in model.named_parameters() if name.startswith(beginning)]
         if not found:
@@ -155,6 +157,11 @@ def freeze(model: PreTrainedModel, beginnings: Sequence[str]) -> None:
             )
         for parameter in found:
             parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            f"frozen must leave something to train, found {list(beginnings)}, with which all parameters begin; leave "
+            "some of it out."
+        )
 
 
 def series_of(source: TrajectorySource) -> Iterator[np.ndarray]:
@@ -175,24 +182,6 @@ def build_trainer(config: RunConfig, model: PreTrainedModel, windows: RunWindows
     if config.bilevel is None:
         return WindowTrainer(**parts)
     return BilevelTrainer(options=config.bilevel, meta_windows=windows.meta, **parts)
-
-
-def last_complete_checkpoint(output: Path, world_size: int) -> str | None:
-    """Return the newest checkpoint that was written to its end; its state file is the last to be written.
-
-    Raises: ValueError if as many processes wrote it as are not at work now: another number draws other batches.
-    """
-    complete = [folder for folder in output.glob("checkpoint-*") if (folder / TRAINER_STATE_NAME).is_file()]
-    if not complete:
-        return None
-    newest = max(complete, key=lambda folder: int(folder.name.split("-")[1]))
-    found = len(list(newest.glob("rng_state*.pth")))
-    if found != world_size:
-        raise ValueError(
-            f"a run must be resumed by as many processes as began it, found {world_size} now and {found} in {newest}; "
-            "launch so many, or delete the run's folder."
-        )
-    return str(newest)
 
 
 def train(trainer: WindowTrainer) -> None:

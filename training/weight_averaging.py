@@ -33,6 +33,14 @@ class WeightAveraging:
                 f"{self.decay} and {self.start_step}; change them."
             )
 
+    def check_begins(self, max_steps: int) -> None:
+        """Raise ValueError if a run of so many steps, unless it has none, ends before the average begins."""
+        if 0 < max_steps < self.start_step:
+            raise ValueError(
+                f"weight_averaging.start_step must be at most training.max_steps, {max_steps}, found "
+                f"{self.start_step}: nothing would be averaged; lower it, or leave weight_averaging out."
+            )
+
 
 class AveragedWeights:
     """The average of a model's trainable parameters, once it has begun; of no effect on the model unless in place."""

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_tsdyn.data.windows import ChannelBucketSampler, RandomWindows, SequentialWindows
@@ -123,3 +124,21 @@ def _num_windows(inputs: dict[str, torch.Tensor]) -> float:
     """Windows of a batch, each with the share that is seen of its future, or, without a future, of its past."""
     mask = inputs.get("future_observed_mask" if "future_values" in inputs else "past_observed_mask")
     return len(inputs["past_values"]) if mask is None else mask.double().mean(dim=(1, 2)).sum().item()
+
+
+def last_complete_checkpoint(output: Path, world_size: int) -> str | None:
+    """Return the newest checkpoint that was written to its end; its state file is the last to be written.
+
+    Raises: ValueError if as many processes wrote it as are not at work now: another number draws other batches.
+    """
+    complete = [folder for folder in output.glob("checkpoint-*") if (folder / TRAINER_STATE_NAME).is_file()]
+    if not complete:
+        return None
+    newest = max(complete, key=lambda folder: int(folder.name.split("-")[1]))
+    found = len(list(newest.glob("rng_state*.pth")))
+    if found != world_size:
+        raise ValueError(
+            f"a run must be resumed by as many processes as began it, found {world_size} now and {found} in {newest}; "
+            "launch so many, or delete the run's folder."
+        )
+    return str(newest)

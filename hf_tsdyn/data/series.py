@@ -141,7 +141,8 @@ class SeriesDataset:
     Raises:
         FileNotFoundError: nothing at `path`, or a folder without such files.
         ValueError: a split without a step; a file that is no series of finite numbers; columns that are
-            missing or not numeric; times that are missing, out of order or unevenly spaced; names that repeat.
+            missing or not numeric; files with the same columns in another order; times that are missing, out of
+            order or unevenly spaced; names that repeat.
     """
 
     def __init__(
@@ -169,8 +170,12 @@ class SeriesDataset:
         self._times: list[np.ndarray | None] = []
         self.systems: list[str] = []
         self.channel_names: list[tuple[str, ...]] = []
+        orders: dict[frozenset[str], tuple[Path, tuple[str, ...]]] = {}
         for file in files:
-            self._add(file, read_series_file(file, columns=options.columns, time_column=options.time_column))
+            content = read_series_file(file, columns=options.columns, time_column=options.time_column)
+            names = content.channel_names
+            _check_same_order((file, names), orders.setdefault(frozenset(names), (file, names)))
+            self._add(file, content)
         self.num_channels = np.array([len(values) for values in self._values])
         self.lengths = np.array([values.shape[1] for values in self._values])
 
@@ -239,6 +244,15 @@ class SeriesDataset:
                 f"{self.path} must hold the values it held when this dataset was pickled (fingerprint "
                 f"{fingerprint!r}), found {self.fingerprint!r}; open it again instead of unpickling."
             )
+
+
+def _check_same_order(found: tuple[Path, tuple[str, ...]], first: tuple[Path, tuple[str, ...]]) -> None:
+    """Refuse a file with the channels of another one in another order: models tell channels by their place."""
+    if found[1] != first[1]:
+        raise ValueError(
+            f"files with the same columns must have them in the same order, found {list(first[1])} in {first[0]} and "
+            f"{list(found[1])} in {found[0]}; give the order with columns."
+        )
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

@@ -1,18 +1,16 @@
 """Read tables and NPY files: series of finite numbers, evenly spaced in time, or a message that says what to do."""
 
 import csv
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_EVEN = 1e-3
-"""Steps of time count as even when they differ by no more than this share of one."""
+from hf_tsdyn.data.times import NAMELESS, Table, find_time_column, read_times
 
 
 class SeriesFile(NamedTuple):
@@ -25,21 +23,6 @@ class SeriesFile(NamedTuple):
     channel_names: tuple[str, ...]
     dt: float
     times: np.ndarray | None = None
-
-
-class _Table(NamedTuple):
-    """The columns of a file, and how messages count its rows."""
-
-    file: Path
-    frame: pd.DataFrame
-    row_name: str
-    first_row: int
-
-    def column(self, name: str) -> pd.Series:
-        return cast(pd.Series, self.frame[name])
-
-    def locate(self, row: int) -> str:
-        return f"{self.row_name} {row + self.first_row}"
 
 
 def find_series_files(path: Path) -> list[Path]:
@@ -98,18 +81,31 @@ def _read_npy(file: Path, columns: Sequence[str] | None, time_column: str | None
 
 
 def _read_csv(file: Path, columns: Sequence[str] | None, time_column: str | None) -> SeriesFile:
-    _check_header(file)
     try:
-        # An empty line of a file of one column is an unseen step, which pandas would skip.
-        frame = pd.read_csv(file, skip_blank_lines=False, low_memory=False)
-    except ValueError as error:
-        raise ValueError(f"{file} must be a CSV file with a header row, found none ({error}); correct it.") from error
+        _check_header(file)
+        frame = _load_csv(file)
+    except UnicodeDecodeError as error:
+        raise _other_encoding(file, str(error)) from error
     if not isinstance(frame.index, pd.RangeIndex):
         raise ValueError(
             f"{file} must have a header row that names every column, found rows with more values than the header "
             f"{list(frame.columns)}; correct it."
         )
-    return _read_table(_Table(file, frame, "line", 2), columns, time_column)
+    return _read_table(Table(file, frame, "line", 2), columns, time_column)
+
+
+def _load_csv(file: Path) -> pd.DataFrame:
+    try:
+        # An empty line of a file of one column is an unseen step, which pandas would skip.
+        return pd.read_csv(file, skip_blank_lines=False, low_memory=False)
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{file} must be a CSV file with a header row, found none ({error}); correct it.") from error
+
+
+def _other_encoding(file: Path, found: str) -> ValueError:
+    return ValueError(f"{file} must be text in UTF-8, found other bytes ({found}); save as UTF-8.")
 
 
 def _read_arrow(file: Path, columns: Sequence[str] | None, time_column: str | None) -> SeriesFile:
@@ -131,7 +127,7 @@ def _read_arrow(file: Path, columns: Sequence[str] | None, time_column: str | No
     index = [name for name in index if name in content.column_names]  # a range of row numbers is no column
     names = index + [name for name in content.column_names if name not in index]
     frame = content.select(names).to_pandas(ignore_metadata=True)
-    return _read_table(_Table(file, frame, "row", 1), columns, time_column)
+    return _read_table(Table(file, frame, "row", 1), columns, time_column)
 
 
 def _load_arrow(file: Path) -> pa.Table:
@@ -156,7 +152,7 @@ def _check_columns(schema: pa.Schema, file: Path) -> None:
         )
 
 
-def _read_table(table: _Table, columns: Sequence[str] | None, time_column: str | None) -> SeriesFile:
+def _read_table(table: Table, columns: Sequence[str] | None, time_column: str | None) -> SeriesFile:
     file, frame = table.file, table.frame
     filled = np.flatnonzero(frame.notna().any(axis=1))
     if not filled.size:
@@ -166,11 +162,11 @@ def _read_table(table: _Table, columns: Sequence[str] | None, time_column: str |
         )
     frame = frame.iloc[: filled[-1] + 1]  # empty rows at the end are no steps
     table = table._replace(frame=frame)
-    time_column = _find_time_column(table, time_column)
-    dt, times = (1.0, None) if time_column is None else _read_times(table, time_column)
+    time_column = find_time_column(table, time_column, columns=columns)
+    dt, times = (1.0, None) if time_column is None else read_times(table, time_column)
     names = [name for name in frame.columns if name != time_column]
     names = names if columns is None else [names[place] for place in _places(columns, names, file)]
-    index = [name for name in names if name.startswith("__index_level_")]  # what pandas calls an index without a name
+    index = [name for name in names if name.startswith(NAMELESS)]
     if index:
         raise ValueError(
             f"the index of a data frame must hold dates or have a name, found {index} among the channels of {file}; "
@@ -178,17 +174,29 @@ def _read_table(table: _Table, columns: Sequence[str] | None, time_column: str |
         )
     wrong = [name for name in names if not pd.api.types.is_numeric_dtype(frame[name])]
     if wrong or not names:
+        cells = (str(cell) for name in wrong for cell in table.column(name).dropna())
+        example = next((f", such as {cell!r}" for cell in cells if not _is_number(cell)), "")
         raise ValueError(
             f"{file} must have at least one channel, and numbers in every one, found other values in {wrong} of the "
-            f"channels {names}; leave unseen values empty, or choose the numeric channels with columns."
+            f"channels {names}{example}; leave unseen values empty, write decimals with a point, or choose the numeric "
+            "channels with columns (and the times with time_column)."
         )
     return SeriesFile([np.ascontiguousarray(frame[names].to_numpy(np.float64).T)], tuple(names), dt, times)
 
 
 def _check_header(file: Path) -> None:
-    """Refuse what pandas would make names of: a row of numbers, a name that is missing or repeats."""
+    """Refuse what pandas would make names of: a row of numbers, a name that is missing or repeats, a row not cut."""
     with file.open(newline="", encoding="utf-8-sig") as content:
-        names = next(csv.reader(content), [])
+        names, row = next(csv.reader(content), []), content.readline()
+        if any("\0" in name for name in names):  # ASCII of UTF-16 without a mark is valid UTF-8
+            raise _other_encoding(file, "zeros between the letters")
+        for separator, found in {";": "semicolons", "\t": "tabs"}.items():
+            content.seek(0)
+            if separator in row and len(next(csv.reader(content, delimiter=separator))) > len(names):
+                raise ValueError(
+                    f"columns must be separated by commas, found {found} in {file}; save the table with commas and "
+                    "decimal points."
+                )
     wrong = [name for name in names if not name.strip() or names.count(name) > 1 or _is_number(name)]
     if wrong:
         raise ValueError(
@@ -218,74 +226,3 @@ def _places(columns: Sequence[str], names: Sequence[str], file: Path) -> list[in
     if unknown:
         raise ValueError(f"columns must be among the channels of {file}, {list(names)}, found {unknown}; correct them.")
     return [names.index(name) for name in columns]
-
-
-def _find_time_column(table: _Table, name: str | None) -> str | None:
-    """Return the column of times: the one that was asked for, or the first if it holds dates."""
-    names = list(table.frame.columns)
-    if name is not None and name not in names:
-        raise ValueError(f"time_column must be a column of {table.file}, {names}, found {name!r}; correct it.")
-    if name is None and _dates(table.column(names[0])) is not None:
-        return str(names[0])
-    return name
-
-
-def _dates(column: pd.Series) -> pd.Series | None:
-    """Return the column as dates in UTC, None if it holds numbers or not all are of one known format."""
-    if pd.api.types.is_numeric_dtype(column):
-        return None
-    for date_format in ("ISO8601", None):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # pandas warns where it would guess the format of each cell
-            try:
-                return pd.to_datetime(column, format=date_format, utc=True)
-            except (ValueError, TypeError, Warning):
-                continue
-    return None
-
-
-def _read_times(table: _Table, name: str) -> tuple[float, np.ndarray | None]:
-    """Return the time between two rows, in seconds for dates, and the dates; months and the like count as even.
-
-    Raises: ValueError, naming the row, where times are missing, do not increase or leave rows out."""
-    column, place = table.column(name), f"column {name!r} of {table.file}"
-    dates = _dates(column)
-    if dates is None and not pd.api.types.is_numeric_dtype(column):
-        raise ValueError(
-            f"times must be numbers or dates of one format, found {column.iloc[0]!r} and others in {place}; write "
-            "dates as 2024-12-31 23:59:59."
-        )
-    times = column.to_numpy(np.float64) if dates is None else (dates - dates.iloc[0]).dt.total_seconds().to_numpy()
-    if not np.isfinite(times).all():
-        row = table.locate(int(np.argmin(np.isfinite(times))))
-        raise ValueError(f"every row must have a time, found none in {row}, {place}; fill it in.")
-    if len(times) < 2:
-        raise ValueError(f"a series must have at least two rows, found one time in {place}; give a longer one.")
-    steps = np.diff(times)
-    if steps.min() <= 0:
-        raise ValueError(
-            f"times must increase, found {_pair(table, column, steps <= 0)}, {place}; sort the rows, and keep one row "
-            "of each time."
-        )
-    dt = float(np.median(steps))
-    uneven = np.abs(steps / dt - 1) > _EVEN
-    if uneven.any() and (dates is None or len(dates) < 3 or pd.infer_freq(pd.DatetimeIndex(dates)) is None):
-        unit = "" if dates is None else " seconds"
-        raise ValueError(
-            f"times must be evenly spaced, found {_pair(table, column, uneven)}, {place}, where most are {dt:g}{unit} "
-            f"apart ({uneven.sum()} such {table.row_name}s); give every missing step a row with empty values, or "
-            "resample (pandas: frame.asfreq, frame.resample)."
-        )
-    return dt, None if dates is None else _in_seconds(dates.dt.tz_localize(None).to_numpy())
-
-
-def _in_seconds(times: np.ndarray) -> np.ndarray:
-    """Return times as datetime64[s], unless that would cut some."""
-    seconds = times.astype("datetime64[s]")
-    return seconds if (seconds == times).all() else times
-
-
-def _pair(table: _Table, column: pd.Series, wrong_steps: np.ndarray) -> str:
-    """Say which two neighbours have the first of the wrong steps between them."""
-    first = int(np.argmax(wrong_steps))
-    return f"{column.iloc[first + 1]} after {column.iloc[first]} in {table.locate(first + 1)}"

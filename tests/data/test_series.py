@@ -116,6 +116,16 @@ def test_a_folder_holds_a_row_per_file(csv, npy, tmp_path):
     np.testing.assert_array_equal(data.values(1), [[1, 4], [2, 5], [3, 6]])
 
 
+def test_files_with_their_columns_in_another_order_are_refused(csv, tmp_path):
+    csv("a,b\n1,2\n3,4\n", "one.csv")
+    csv("b,a\n20,10\n40,30\n", "two.csv")
+    with pytest.raises(ValueError, match=r"\['a', 'b'\] in .*one\.csv and \['b', 'a'\] in .*two\.csv; give .* columns"):
+        open_train(tmp_path)
+    data = open_train(tmp_path, columns=("b", "a"))
+    np.testing.assert_array_equal(data.values(0)[:, 0], [2, 1])
+    np.testing.assert_array_equal(data.values(1)[:, 0], [20, 10])
+
+
 @given(
     num_steps=st.integers(1, 5000),
     shares=st.tuples(st.integers(0, 49), st.integers(0, 49)),

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from hf_tsdyn.data.series_files import read_series_file
@@ -39,10 +40,12 @@ def read(file, **options):
         (["2024-01-01", "2024-01-01 12:00:00", "2024-01-02"], None, 43200),
         (["2024-03-31T00:30:00+01:00", "2024-03-31T01:30:00+01:00", "2024-03-31T03:30:00+02:00"], None, 3600),
         (["12/30/2023", "12/31/2023", "01/01/2024"], None, 86400),
+        (["30/12/2023", "31/12/2023", "01/01/2024"], None, 86400),
+        (["03/04/2024 10:00", "03/04/2024 10:15", "03/04/2024 10:30"], None, 900),
         (["2024-01-01", "2024-02-01", "2024-03-01", "2024-04-01"], None, 31 * 86400),
         (["0.5", "0.75", "1.0"], "time", 0.25),
     ],
-    ids=["minutes", "mixed", "summer time", "month first", "months", "numbers"],
+    ids=["minutes", "mixed", "summer time", "month first", "day first", "either first", "months", "numbers"],
 )
 def test_times_are_no_channel_and_give_the_spacing(csv, times, time_column, dt):
     rows = "\n".join(f"{time},{place}" for place, time in enumerate(times))
@@ -50,6 +53,131 @@ def test_times_are_no_channel_and_give_the_spacing(csv, times, time_column, dt):
     np.testing.assert_array_equal(content.series[0], [np.arange(len(times))])
     assert content.channel_names == ("a",)
     assert content.dt == pytest.approx(dt)
+
+
+def with_dates(date_format, *, periods=40, freq="D", start="2020-01-05"):
+    """The text of a table whose first column holds dates of this format."""
+    dates = pd.date_range(start, periods=periods, freq=freq).strftime(date_format)
+    return "date,a\n" + "".join(f'"{date}",{place}\n' for place, date in enumerate(dates))
+
+
+@pytest.mark.parametrize(
+    ("date_format", "found"),
+    [
+        ("%d/%m/%Y %H:%M", "'05/01/2020 00:00' to '13/02/2020 00:00'"),
+        ("%d.%m.%Y %H:%M", "'05.01.2020 00:00' to"),
+        ("%m/%d/%y %H:%M", "'01/05/20 00:00' to"),
+        ("%m/%d/%Y %I:%M %p", "'01/05/2020 12:00 AM' to"),
+        ("%d-%b-%y", "'05-Jan-20' to"),
+        ("%d décembre %Y", "'05 décembre 2020' to"),
+        ("décembre %d, %Y", "'décembre 05, 2020' to"),
+        ("%Y-W%W", "'2020-W00' to"),
+        ("%m/%Y", "'01/2020' to"),
+        ("%H:%M", "'00:00' to"),
+    ],
+)
+def test_dates_of_an_unknown_format_are_no_channel(csv, date_format, found):
+    file = csv(with_dates(date_format))
+    for columns in (None, ("date", "a")):
+        with pytest.raises(
+            ValueError, match=rf"dates of one unambiguous format, found {found}.*'date' of .*2024-12-31 23"
+        ):
+            read(file, columns=columns)
+    assert read(file, columns=("a",)).channel_names == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("date_format", "options"),
+    [
+        ("%d/%m/%Y", {"freq": "MS", "periods": 48}),
+        ("%d.%m.%Y", {"freq": "MS", "periods": 12}),
+        ("%d-%m-%Y %H:%M", {"freq": "MS", "periods": 12}),
+        ("%m/%d/%Y", {"periods": 3}),
+    ],
+)
+@pytest.mark.parametrize("time_column", [None, "date"])
+def test_dates_that_have_other_steps_with_the_day_first_are_refused(csv, date_format, options, time_column):
+    file = csv(with_dates(date_format, start="2020-01-01", **options))
+    with pytest.raises(
+        ValueError, match=r"unambiguous format, found 0\d.* after 01.* in line 3, .*write them as 2024-12-31"
+    ):
+        read(file, time_column=time_column)
+
+
+def test_a_day_after_the_twelfth_tells_days_from_months(csv):
+    content = read(csv(with_dates("%m/%d/%Y %H:%M", start="2020-01-01", periods=13)))
+    np.testing.assert_array_equal(content.times, np.datetime64("2020-01-01T00:00:00") + np.arange(13).astype("m8[D]"))
+
+
+@pytest.mark.parametrize("name", ["date", "Time", "timestamp", "index", "unix_time", "Date Time (UTC)", "year"])
+def test_growing_integers_named_like_times_are_no_channel_unless_chosen(csv, name):
+    file = csv(f"{name},a\n1700000000,1\n1700003600,2\n1700007200,3\n")
+    with pytest.raises(
+        ValueError, match=r"found growing integers 1700000000 to 1700007200 in column .*series\.csv"
+    ) as error:
+        read(file)
+    assert f"time_column={name!r}" in str(error.value)
+    assert "columns=['a']" in str(error.value)
+    assert read(file, time_column=name).dt == 3600
+    assert read(file, columns=("a",)).channel_names == ("a",)
+    assert read(file, columns=(name, "a")).channel_names == (name, "a")
+
+
+@pytest.mark.parametrize("text", ["load,a\n1,1\n2,2\n", "time,a\n1,1\n3,2\n2,3\n", "index\n1\n2\n"])
+def test_other_integers_are_channels(csv, text):
+    assert ",".join(read(csv(text)).channel_names) == text.split("\n")[0]
+
+
+def test_dates_written_as_integers_are_even_times_only_within_a_month(csv):
+    assert read(csv("date,a\n20240129,1\n20240130,2\n20240131,3\n"), time_column="date").dt == 1
+    file = csv("date,a\n20240130,1\n20240131,2\n20240201,3\n20240202,4\n")
+    with pytest.raises(
+        ValueError, match=r"integers like 20240130 .*found 20240201 after 20240131 in line 4.*write dates as"
+    ):
+        read(file, time_column="date")
+
+
+@pytest.mark.parametrize(
+    ("text", "encodings"),
+    [
+        ("time,a\n2024-01-01,1\n2024-01-02,2\n", ("utf-16", "utf-16-le", "utf-16-be")),
+        ("größe,a\n1,2\n3,4\n", ("utf-16", "latin-1")),
+        ("a,b\n" + "1,2\n" * 5000 + "3,é\n", ("utf-16", "latin-1")),
+    ],
+    ids=["ASCII", "header", "late"],
+)
+def test_other_encodings_are_named(csv, text, encodings):
+    file = csv("")
+    for encoding in encodings:
+        file.write_bytes(text.encode(encoding))
+        with pytest.raises(ValueError, match=r"series\.csv must be text in UTF-8, found .*; save as UTF-8\."):
+            read(file)
+
+
+def test_a_mark_of_utf_8_is_no_part_of_a_name(csv):
+    assert read(csv("\ufeffa,b\n1,2\n3,4\n")).channel_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a;b\n1;2\n", "semicolons"),
+        ("date;a\n2024-01-01;1,5\n2024-01-02;2,5\n", "semicolons"),
+        (";a;b\n0;1;2\n", "semicolons"),
+        ("\ufeffa;b\n1;2\n", "semicolons"),
+        ("a\tb\n1\t2\n", "tabs"),
+    ],
+)
+def test_columns_between_other_marks_than_commas_are_refused(csv, text, found):
+    with pytest.raises(
+        ValueError, match=rf"found {found} in .*series\.csv; save the table with commas and decimal points"
+    ):
+        read(csv(text))
+
+
+def test_semicolons_may_be_part_of_names(csv):
+    assert read(csv('"a;b",c\n1,2\n3,4\n')).channel_names == ("a;b", "c")
+    assert read(csv("a;b\n1\n2\n")).channel_names == ("a;b",)
 
 
 def test_a_time_column_may_stand_anywhere(csv):
@@ -68,8 +196,13 @@ def test_an_empty_line_is_a_step_unless_it_is_the_last(csv):
         ("a,b\n", {}, r"found 0 rows without any in its columns \['a', 'b'\]"),
         ("a,b\n1,2,3\n4,5,6\n", {}, "names every column"),
         ("a,b\n1,2\n3,4,5\n", {}, "found none .*line 3"),
-        ("a;b\n1;2\n", {}, r"other values in \['a;b'\]"),
-        ("a,b,c\n1,x,2\n3,y,4\n", {}, r"found other values in \['b'\] of the channels \['a', 'b', 'c'\].*choose"),
+        (
+            "a,b,c\n1,x,2\n3,y,4\n",
+            {},
+            r"other values in \['b'\] of the channels \['a', 'b', 'c'\], such as 'x'.*choose",
+        ),
+        ("a,b\n1.5,1\nx,2\n", {}, r"other values in \['a'\] of the channels \['a', 'b'\], such as 'x'"),
+        ('a,b\n1,"2,5"\n3,"4,5"\n', {}, "such as '2,5'; .*write decimals with a point"),
         ("time,a\n2024-01-01,x\n2024-01-02,y\n", {}, r"found other values in \['a'\] of the channels \['a'\]"),
         ("time\n2024-01-01\n2024-01-02\n", {}, r"at least one channel.*channels \[\]"),
         ("a,b\n1,2\n3,inf\n", {}, r"finite in float32, found 1.0 to inf in .*series\.csv"),

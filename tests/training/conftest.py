@@ -12,6 +12,14 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainingArguments
+
+from hf_tsdyn.data.series import SeriesDataset
+from hf_tsdyn.data.windows import RandomWindows, identity
+from hf_tsdyn.models.dynonet import DynoNetConfig, DynoNetForPrediction
+from training.bilevel_options import BilevelOptions, carve_meta_split, meta_draws
+from training.bilevel_trainer import BilevelTrainer
+from training.train import freeze
 
 MODEL = {
     "model_type": "dystformer",
@@ -23,6 +31,18 @@ MODEL = {
     "num_attention_heads": 2,
     "ffn_dim": 32,
     "embedding": "linear",
+}
+
+DYNONET = {
+    "num_channels": 2,
+    "context_length": 32,
+    "prediction_length": 8,
+    "controller_hidden_size": 6,
+    "controller_patch_length": 4,
+    "worker_hidden_size": 3,
+    "worker_context_length": 16,
+    "worker_patch_length": 4,
+    "trend_window": 5,
 }
 
 
@@ -134,3 +154,32 @@ def waves(tmp_path):
     frame = pd.DataFrame({"date": pd.date_range("2024-01-01", periods=800, freq="h"), "u": values[:, 0]})
     frame.assign(v=values[:, 1]).to_csv(tmp_path / "waves.csv", index=False)
     return tmp_path / "waves.csv"
+
+
+@pytest.fixture
+def new_trainer(waves, tmp_path):
+    """A function of settings that returns a trainer of a new network on the waves, with an optimizer."""
+
+    def build(training=(), network=(), frozen=(), **options):
+        options = BilevelOptions(**options)
+        torch.manual_seed(0)
+        model = DynoNetForPrediction(DynoNetConfig(**DYNONET | dict(network)))
+        freeze(model, frozen)
+        source = SeriesDataset(waves, "train", context_length=32)
+        front, meta = carve_meta_split(options, source, context_length=32, seed=0)
+        drawn = {"context_length": 32, "prediction_length": 8, "num_windows": 64, "seed": 0, "augmentations": None}
+        settings = {"max_steps": 4, "per_device_train_batch_size": 8, "learning_rate": 2e-3, "logging_steps": 2}
+        settings |= {"label_names": ["future_values"], "remove_unused_columns": False, "dataloader_pin_memory": False}
+        settings |= {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "weight_decay": 0.0}
+        trainer = BilevelTrainer(
+            options=options,
+            meta_windows=None if meta is None else RandomWindows(meta, **meta_draws(drawn)),
+            model=model,
+            args=TrainingArguments(output_dir=str(tmp_path / "run"), **(settings | dict(training))),
+            train_dataset=RandomWindows(front, **drawn),
+            data_collator=identity,
+        )
+        trainer.create_optimizer()
+        return trainer
+
+    return build

@@ -77,6 +77,19 @@ def test_what_has_no_gradient_stays(weights):
     assert torch.equal(weights[1], start[1])
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-40, 1e-22, 1e-12])
+def test_gradients_whose_squares_vanish_make_finite_steps(size):
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = ChannelAdamW([{"params": [parameter], "eps": 1e-15}], lr=0.01, eps=1e-8)
+    for _ in range(5):
+        parameter.grad = torch.tensor([size, -size, size])
+        optimizer.step()
+    moved = 1 - parameter.detach()
+    assert moved.isfinite().all()
+    assert moved.abs().max() <= 0.05 * 1.001
+    assert (moved.abs() > 0.045).all().item() is (size == 1e-12)
+
+
 def test_its_state_can_be_saved_and_resumed(weights, generator, tmp_path):
     optimizer = adamw(weights)
     descend([optimizer], [weights], generator)

@@ -137,6 +137,35 @@ def test_frozen_parameters_stay_and_what_is_none_is_named(options_of_run, tmp_pa
         prepare(config, resolved)
 
 
+def test_the_meta_windows_do_not_repeat_the_training_windows(options_of_run):
+    config, resolved = load_run_config(options_of_run("--data.augmentations.rate", "0.5"))
+    trainer = prepare(config, resolved)
+    train, meta = trainer.train_dataset, trainer.meta_windows
+    assert train.augmentations is not None
+    assert meta.augmentations is None
+    starts = [windows.locate(np.arange(2000))[1] for windows in (train, meta)]
+    assert abs(np.corrcoef(*starts)[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("frozen", "message"),
+    [
+        ('["model"]', r"frozen must leave something to train, found \['model'\]"),
+        ('["model.workers", "model.trend", "model.mixer", "model.norm"]', "bilevel must have something to train"),
+    ],
+)
+def test_a_run_that_would_train_nothing_is_refused(options_of_run, tmp_path, frozen, message):
+    with pytest.raises(SystemExit, match=message):
+        main(options_of_run("--frozen", frozen, "--bilevel.controller_learning_rate", "0"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_frozen_controller_is_one_of_rate_0(options_of_run, assert_equal_weights, tmp_path):
+    main(options_of_run("--frozen", '["model.controller"]', output="frozen"))
+    main(options_of_run("--bilevel.controller_learning_rate", "0", output="rate_0"))
+    assert_equal_weights(tmp_path / "frozen", tmp_path / "rate_0")
+
+
 def test_a_fold_of_a_series_carves_its_meta_split_in_time(options_of_run):
     fold = ("--data.fold.num_folds", "2", "--data.fold.fold_length", "40", "--data.fold.index", "0")
     config, resolved = load_run_config(options_of_run(*fold))

@@ -1,60 +1,13 @@
-import json
 import math
 
-import numpy as np
 import pytest
 import torch
-from transformers import TrainingArguments
 
-from hf_tsdyn.data.series import SeriesDataset
-from hf_tsdyn.data.windows import RandomWindows, identity
-from hf_tsdyn.models.dynonet import DynoNetConfig, DynoNetForPrediction
 from hf_tsdyn.models.dynonet.controller import TRAINING_SIGNALS
-from training.bilevel_options import BilevelOptions, carve_meta_split
-from training.bilevel_trainer import BilevelTrainer
 from training.lookahead import channel_square_norms, mean_loss
 
-NETWORK = {
-    "num_channels": 2,
-    "context_length": 32,
-    "prediction_length": 8,
-    "controller_hidden_size": 6,
-    "controller_patch_length": 4,
-    "worker_hidden_size": 3,
-    "worker_context_length": 16,
-    "worker_patch_length": 4,
-    "trend_window": 5,
-}
 FAR = 60.0
 """A bias at which a bounded signal is at its upper end, and its negative at the lower."""
-
-
-@pytest.fixture
-def new_trainer(waves, tmp_path):
-    """A function (options, training) that returns a trainer of a new network on the waves, with an optimizer."""
-
-    def build(training=(), network=(), **options):
-        options = BilevelOptions(**options)
-        torch.manual_seed(0)
-        model = DynoNetForPrediction(DynoNetConfig(**NETWORK | dict(network)))
-        source = SeriesDataset(waves, "train", context_length=32)
-        front, meta = carve_meta_split(options, source, context_length=32, seed=0)
-        drawn = {"context_length": 32, "prediction_length": 8, "num_windows": 64, "seed": 0}
-        settings = {"max_steps": 4, "per_device_train_batch_size": 8, "learning_rate": 2e-3, "logging_steps": 2}
-        settings |= {"label_names": ["future_values"], "remove_unused_columns": False, "dataloader_pin_memory": False}
-        settings |= {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "weight_decay": 0.0}
-        trainer = BilevelTrainer(
-            options=options,
-            meta_windows=None if meta is None else RandomWindows(meta, **drawn),
-            model=model,
-            args=TrainingArguments(output_dir=str(tmp_path / "run"), **(settings | dict(training))),
-            train_dataset=RandomWindows(front, **drawn),
-            data_collator=identity,
-        )
-        trainer.create_optimizer()
-        return trainer
-
-    return build
 
 
 def set_signal(trainer, name, value, channel=slice(None)):
@@ -184,89 +137,8 @@ def test_without_levels_controller_and_workers_learn_from_one_loss(new_trainer):
     assert trainer.training_step(trainer.model, batch).item() == pytest.approx(loss, rel=1e-5)
 
 
-def heads_with_gradients(trainer):
-    trainer.training_step(trainer.model, trainer.train_dataset.__getitems__(range(8)))
-    found = [name for name, each in trainer.roles.controller.items() if each.grad is not None and each.grad.any()]
-    return {name.removeprefix("model.controller.").rsplit(".", 1)[0] for name in found}
-
-
-def test_in_the_first_order_the_training_signals_learn_nothing(new_trainer):
-    assert heads_with_gradients(new_trainer(mode="first_order")) == {
-        "film.0",
-        "gate",
-        "context",
-        "reader",
-        "reader.embedding",
-    }
-
-
-def test_every_head_of_the_look_ahead_moves(new_trainer):
-    trainer = new_trainer(training={"weight_decay": 1e-4})
-    before = {name: each.detach().clone() for name, each in trainer.roles.controller.items()}
-    trainer.train()
-    unmoved = [name for name, each in trainer.roles.controller.items() if torch.equal(each, before[name])]
-    assert unmoved == []
-    log = json.loads((trainer.signal_log.path).read_text())
-    assert log["steps"] == [0, 2, 4]
-    for name in (*TRAINING_SIGNALS, "input_noise", "gate_masks", "film_gamma", "film_beta"):
-        means = np.array(log["signals"][name]["mean"])
-        assert means.shape == (3, 2)
-        assert (np.diff(means, axis=0) != 0).any(), name
-    assert np.array(log["signals"]["lr_scale"]["std"])[-1].min() > 0
-
-
 def test_the_workers_step_is_the_same_whatever_the_controller_learns_from(new_trainer):
     changes = [take_step(new_trainer(mode=mode))[0] for mode in ("lookahead", "first_order")]
     changes.append(take_step(new_trainer(controller_learning_rate=0.0))[0])
     for other in changes[1:]:
         assert all(torch.equal(changes[0][name], other[name]) for name in other)
-
-
-@pytest.mark.parametrize("mode", ["lookahead", "first_order", "none"])
-def test_a_controller_of_rate_0_stays_as_it_starts(new_trainer, mode):
-    trainer = new_trainer(mode=mode, controller_learning_rate=0.0)
-    controller = trainer.network.model.controller
-    before = {name: each.clone() for name, each in controller.state_dict().items()}
-    trainer.train()
-    assert all(torch.equal(each, before[name]) for name, each in controller.state_dict().items())
-    assert trainer.roles.controller == {}
-
-
-def test_the_controller_steps_at_its_interval(new_trainer):
-    trainer = new_trainer(controller_interval=2)
-    moves = []
-    for step in range(4):
-        trainer.state.global_step = step
-        before = trainer.network.model.controller.gate.bias.detach().clone()
-        take_step(trainer)
-        moves.append(not torch.equal(before, trainer.network.model.controller.gate.bias))
-    assert moves == [True, False, True, False]
-
-
-def test_the_meta_batch_is_a_function_of_the_step(new_trainer):
-    trainer = new_trainer(meta_batch_size=3)
-    batches = []
-    for step in (0, 1, 0):
-        trainer.state.global_step = step
-        batches.append(trainer._meta_batch()["past_values"])
-    assert batches[0].shape == (3, 32, 2)
-    assert torch.equal(batches[0], batches[2])
-    assert not torch.equal(batches[0], batches[1])
-
-
-@pytest.mark.parametrize("mode", ["lookahead", "first_order", "none"])
-@pytest.mark.parametrize("case", ["no reader", "no workers"])
-def test_less_than_the_whole_network_is_trained(new_trainer, mode, case):
-    specialists = [{"kind": "low_rank", "rank": 2}, {"kind": "low_rank", "rank": 1}]
-    fields = {"no reader": {"controller": False}, "no workers": {"num_worker_layers": 0, "specialists": specialists}}
-    trainer = new_trainer({"weight_decay": 0.1}, fields[case], mode=mode, controller_learning_rate=0.01)
-    torch.manual_seed(0)
-    for name, parameter in trainer.network.named_parameters():
-        if "specialists" in name:
-            torch.nn.init.normal_(parameter)
-    before = {name: each.detach().clone() for name, each in trainer.network.named_parameters()}
-    trainer.train()
-    moved = {name for name, each in trainer.network.named_parameters() if not torch.equal(each, before[name])}
-    stays = {"no reader": {"training_signals", "input_noise"} if mode != "lookahead" else set(), "no workers": set()}
-    expected = {name for name in before if not any(each in name for each in stays[case])}
-    assert moved == expected

@@ -1,5 +1,6 @@
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,10 @@ from hf_tsdyn import ALRNNForPrediction, DystformerConfig, DystformerForPredicti
 from hf_tsdyn.baselines import Persistence
 from hf_tsdyn.data.series import SeriesDataset
 from hf_tsdyn.data.windows import SequentialWindows
-from hf_tsdyn.series_evaluation import load_errors, score_windows
+from hf_tsdyn.series_evaluation import WindowErrors, load_errors, score_windows
 from hf_tsdyn.series_results import SeriesResults
 from training import evaluate_series, train
+from training.series_checkpoint_figures import middle_window
 
 MODEL = ("--model.model_type", "alrnn", "--model.num_channels", "2", "--model.hidden_size", "4",
          "--model.num_relu_units", "1", "--model.prediction_length", "16")  # fmt: skip
@@ -76,6 +78,10 @@ def test_a_start_is_compared_with_by_window(trained, start_options, waves, capsy
     assert paired.mean == pytest.approx(errors.mse - results.mean_of("start", "mse", "waves", 20).mean, rel=1e-3)
     assert paired.low < paired.mean < paired.high
     assert "| toy | start | waves @ 20 | MSE |" in capsys.readouterr().out
+    summary = json.loads((trained.parent / "start" / "training_summary.json").read_text())
+    seconds = results.header["cpu_seconds"]["start"]
+    assert seconds == pytest.approx(summary["cpu_seconds_of_last_launch"], abs=0.06)
+    assert f" {seconds:.1f} |" in results.table("waves", 8).splitlines()[3]
 
 
 def test_a_checkpoint_that_forecasts_otherwise_than_in_training_is_refused(trained):
@@ -115,3 +121,74 @@ def test_a_start_that_is_none_is_refused(trained, tmp_path, capsys):
     assert request.start is None
     assert request.evaluation.protocol.batch_size == 7
     assert request.summary == json.loads((trained / "training_summary.json").read_text())
+
+
+def test_a_series_that_it_was_not_trained_on_is_scored_beside_its_own(trained, waves, tmp_path, capsys):
+    evaluate_series.main([str(trained)])
+    own = {name: (trained / name).read_bytes() for name in ("README.md", "results.json", "window_errors.npz")}
+    frame = pd.read_csv(waves)
+    frame[["date", "v", "u"]].to_csv(tmp_path / "tides.csv", index=False)
+    options = [str(trained), "--data", str(tmp_path / "tides.csv")]
+    for name in ("waves", "../tides"):
+        with pytest.raises(SystemExit, match=f"a name of its own, .*found '{name}' for .*tides.csv"):
+            evaluate_series.main([*options, "--evaluation.dataset_name", name])
+    capsys.readouterr()
+    evaluate_series.main([*options, "--evaluation.dataset_name", "tides"])
+    assert "card       none: of another series than that of the training" in capsys.readouterr().out
+    folder = trained / "scored_on_tides"
+    assert sorted(each.name for each in folder.iterdir()) == ["figures", "results.json", "window_errors.npz"]
+    assert SeriesResults.read(folder / "results.json").header["datasets"]["tides"]["channel_names"] == ["v", "u"]
+    assert {name: (trained / name).read_bytes() for name in own} == own
+
+
+def test_its_own_series_may_lie_elsewhere(trained, waves, tmp_path):
+    (tmp_path / "copy.csv").write_bytes(waves.read_bytes())
+    evaluate_series.main([str(trained), "--data", str(tmp_path / "copy.csv")])
+    assert (trained / "README.md").is_file()
+
+
+def test_only_the_test_split_makes_results(trained, capsys):
+    with pytest.raises(SystemExit):
+        evaluate_series.main([str(trained), "--evaluation.split", "validation"])
+    assert "evaluation.split must be 'test', found 'validation'" in capsys.readouterr().err
+    assert not (trained / "results.json").exists()
+
+
+def test_help_names_the_start(capsys):
+    with pytest.raises(SystemExit):
+        evaluate_series.main(["--help"])
+    printed = capsys.readouterr().out
+    assert "--start START" in printed
+    assert "every window of a series" in printed
+    assert "--beside" not in printed
+
+
+def test_a_gap_in_the_test_split_stops_nothing(start_options, waves, tmp_path):
+    """Of 120 test steps 31 in the middle are unseen, and whole contexts of 16 with them."""
+    frame = pd.read_csv(waves)
+    frame.loc[725:755, ["u", "v"]] = np.nan
+    frame.to_csv(waves, index=False)
+    small = {"model_type": "dynonet", "num_channels": 2, "context_length": 16, "prediction_length": 8,
+             "controller_hidden_size": 4, "controller_patch_length": 8, "worker_hidden_size": 2,
+             "worker_context_length": 16, "worker_patch_length": 8}  # fmt: skip
+    model = [text for name, value in small.items() for text in (f"--model.{name}", str(value))]
+    protocol = ("--evaluation.protocol.context_length", "16", "--evaluation.protocol.horizons", "[8]", *PROTOCOL)
+    options = (*model, *protocol, "--data.path", str(waves), "--evaluation.dataset_name", "waves")
+    train.main(start_options(*options))
+    train.main(start_options(*options, "--training.max_steps", "4", output="start"))
+    evaluate_series.main([str(tmp_path / "run"), "--start", str(tmp_path / "start")])
+    assert np.isnan(load_errors(tmp_path / "run" / "window_errors.npz")["test-8"].squared).all(axis=1).any()
+    shown = {file.stem for file in (tmp_path / "run" / "figures").iterdir()}
+    assert shown == {"errors", "forecasts", "difference", "control"}
+
+
+@pytest.mark.parametrize(("num_seen", "expected"), [(0, None), (1, 4), (2, 3)])
+def test_the_window_that_is_shown_is_the_most_seen_and_nearest_the_middle(num_seen, expected):
+    """Of the first series' 11 windows 5 to 9 have a gap, 3 and 10 the most channels; others are of another series."""
+    squared = np.ones((20, 2))
+    squared[5:10] = np.nan
+    squared[:, num_seen:] = np.nan
+    if num_seen == 2:
+        squared[[0, 1, 2, 4], 1] = np.nan
+    errors = WindowErrors(squared, squared, np.ones(2), ("u", "v"), 0.0)
+    assert middle_window(SimpleNamespace(lengths=np.array([11 + 24 - 1, 90])), errors, 24) == expected

@@ -120,7 +120,8 @@ def test_every_head_has_a_gradient_from_the_first_step_on(hypergradient_of):
     assert [name for name, gradient in heads.items() if not gradient.any()] == []
 
 
-def test_the_smooth_step_is_the_real_one_where_nothing_is_smoothed(generator):
+@pytest.mark.parametrize("max_grad_norm", [1.0, 1e-5])
+def test_the_smooth_step_is_the_real_one_where_nothing_is_smoothed(generator, max_grad_norm):
     network = tiny_network().eval()  # without dropout and noise
     heads = network.model.controller.training_signals
     for name, bias in {"freeze_prob": -60.0, "grad_clip": 60.0, "lr_scale": 0.3}.items():
@@ -135,9 +136,11 @@ def test_the_smooth_step_is_the_real_one_where_nothing_is_smoothed(generator):
     signals = {name: each.detach() for name, each in network.signals(batch["past_values"]).items()}
     mean_loss(network, batch, signals=signals, weighted=True).backward()
     assert channel_square_norms([each.grad for each in roles.workers.values()]).sqrt().max() < 2e-2
+    norm = torch.nn.utils.clip_grad_norm_(roles.shared.values(), max_grad_norm)
+    assert 1e-4 < norm < 1
     names = {each: name for name, each in roles.learners.items()}
     steps = {names[each]: adam.preview(group, each) for group in adam.param_groups for each in group["params"]}
-    ahead = look_ahead(network, batch, signals, roles=roles, steps=steps, max_grad_norm=1.0)
+    ahead = look_ahead(network, batch, signals, roles=roles, steps=steps, max_grad_norm=max_grad_norm)
     adam.channel_rates = channel_rates(signals, torch.ones(CHANNELS))
     before = {name: each.detach().clone() for name, each in roles.learners.items()}
     adam.step()
@@ -156,22 +159,43 @@ def test_roles_share_out_what_is_trained():
     assert {each.shape[0] for each in roles.workers.values()} == {CHANNELS}
 
 
-@pytest.mark.parametrize("is_masked", [False, True])
-def test_the_mean_loss_is_the_models_own(generator, is_masked):
-    network = tiny_network().eval()
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("case", ["whole", "masked", "nan", "unseen", "constant", "nothing"])
+def test_the_mean_loss_is_the_models_own(generator, case, normalize):
+    network = tiny_network(normalize_loss=normalize).eval()
     batch = batch_of(generator, 6)
-    if is_masked:
+    past, future = batch.values()
+    if case == "masked":
         batch["future_observed_mask"] = torch.rand(6, HORIZON, CHANNELS, generator=generator) < 0.6
         batch["future_observed_mask"][0, :, 0] = False
         batch["past_observed_mask"] = torch.rand(6, CONTEXT, CHANNELS, generator=generator) < 0.8
-    assert mean_loss(network, batch).item() == pytest.approx(network(**batch).loss.item(), rel=1e-12)
+    elif case == "nan":
+        future[torch.rand(6, HORIZON, CHANNELS, generator=generator) < 0.4] = torch.nan
+        future[1, :, 1] = torch.nan
+    elif case == "unseen":
+        past[2:4, :, 0] = torch.nan
+    elif case == "constant":
+        past[:2, :, 1] = 3.0
+    elif case == "nothing":
+        future[:] = torch.nan
+    loss = network(**batch).loss.item()
+    assert (loss == 0) is (case == "nothing")
+    assert mean_loss(network, batch).item() == pytest.approx(loss, rel=1e-12)
+
+
+def test_the_mean_loss_is_the_same_of_a_model_that_returns_tuples(generator):
+    network, batch = tiny_network().eval(), batch_of(generator, 3)
+    loss = mean_loss(network, batch)
+    network.config.return_dict = network.model.config.return_dict = False
+    assert isinstance(network(**batch), tuple)
+    assert torch.equal(mean_loss(network, batch), loss)
 
 
 def test_losses_are_weighted_window_by_window(generator):
     network = tiny_network().eval()
     batch = batch_of(generator, 3)
     signals = network.signals(batch["past_values"])
-    each = network.channel_losses(network(batch["past_values"]), **batch)
+    each = network.channel_losses(network(batch["past_values"]), **batch).losses
     weights = torch.rand(3, CHANNELS, generator=generator, dtype=torch.float64)
     found = mean_loss(network, batch, signals=signals | {"loss_weight": weights}, weighted=True)
     assert found.item() == pytest.approx((each * weights).mean().item(), rel=1e-12)

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from hf_tsdyn.models.dynonet import DynoNetConfig
-from hf_tsdyn.series_results import SeriesResults, SeriesRow
+from hf_tsdyn.models.dystformer import DystformerConfig
+from hf_tsdyn.series_results import SeriesResults
+from hf_tsdyn.series_scores import SeriesRow
 from training import series_facts
 from training.series_facts import render_card
 
@@ -48,6 +50,7 @@ def request_of(tmp_path):
         own = {"name": "toy", "model_id": None, "study": None, "limits": ("One station.",), "data_license": "Not ours."}
         training = {"per_device_train_batch_size": 64, "learning_rate": 0.002, "lr_scheduler_type": "cosine", "seed": 3}
         summary = {
+            "dataset_fingerprint": "ab12",
             "num_parameters": 1234,
             "steps": 400,
             "best_step": 120,
@@ -113,3 +116,17 @@ def test_a_study_is_shown_once_it_is_shipped(request_of, results, config, tmp_pa
     assert "What each part is worth" not in render_card(request, results, config)
     results.write(tmp_path / "parts.json")
     assert "What each part is worth" in render_card(request, results, config)
+
+
+def test_a_model_of_any_channels_says_nothing_of_their_number(request_of, results):
+    config = DystformerConfig(context_length=96, prediction_length=8, architectures=["DystformerForPrediction"])
+    card = render_card(request_of(), results, config)
+    assert "A dystformer, trained on the past of waves" in card
+    assert "channels of that series, in their order" not in card
+    assert "It gives point forecasts" in card
+
+
+def test_a_card_is_of_the_series_of_the_training(request_of, results, config):
+    results.header["datasets"]["waves"]["fingerprint"] = "cd34"
+    with pytest.raises(ValueError, match="fingerprint ab12, found results of 'waves', cd34"):
+        render_card(request_of(), results, config)

@@ -5,7 +5,8 @@ import pytest
 from transformers import AutoConfig
 
 from hf_tsdyn.series_card import results_table
-from hf_tsdyn.series_results import SeriesResults, SeriesRow
+from hf_tsdyn.series_results import SeriesResults
+from hf_tsdyn.series_scores import SeriesRow
 from training import evaluate_series, series_facts, ship_checkpoint, train
 
 MODEL = {
@@ -116,9 +117,13 @@ def test_a_study_ships_its_results_their_table_and_figures(study, root, monkeypa
     ship_checkpoint.main([str(study())])
     folder = root / "model_cards" / "parts"
     assert f"shipped to {folder / 'figures'}" in capsys.readouterr().out
-    assert {file.name for file in (folder / "figures").iterdir()} == {"efficiency.png", "errors_waves.png"}
+    assert {file.name for file in (folder / "figures").iterdir()} == {
+        "efficiency.png",
+        "errors.png",
+        "errors_waves.png",
+    }
     results = SeriesResults.read(root / "model_cards" / "results" / "parts.json")
-    assert results.overview() in (root / "README.md").read_text()
+    assert results_table(results) in (root / "README.md").read_text()
 
 
 def test_a_study_that_has_not_seen_the_test_windows_is_not_shipped(study, root):

@@ -72,5 +72,7 @@ def test_every_signal_has_a_number_a_channel(generator):
     }
     for name, mean in expected.items():
         torch.testing.assert_close(found[name][0].float(), mean)
+    by_channel = torch.randn(windows, channels, units, generator=generator)
+    assert channel_statistics({"context": by_channel})["context"][0].shape == (channels,)
     torch.testing.assert_close(found["gate_masks"][1].float(), gates.std(dim=0, correction=0).mean(dim=(1, 2)))
     torch.testing.assert_close(found["mixture_0"][1].float(), mixture[:, :, 0].std(dim=0, correction=0))

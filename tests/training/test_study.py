@@ -123,6 +123,29 @@ def test_only_the_final_scoring_notices_the_test_split(study_options, waves, tmp
     )
 
 
+def test_scores_of_test_windows_stay_in_the_tables(study_options, tmp_path):
+    final = run(study_options("--only", "narrow", "--final"))
+    again = run(study_options())
+    assert again.mean_of("narrow", "mse", "waves", 8) == final.mean_of("narrow", "mse", "waves", 8)
+    assert again.mean_of("wide", "mse", "waves", 8) is None
+    assert not (tmp_path / "study" / "cells" / "wide" / "waves-8" / "seed-0" / "test_errors.npz").exists()
+    assert "## Test windows" in (tmp_path / "study" / "results.md").read_text()
+
+
+def test_claims_are_named_by_their_kind(study_options, tmp_path, capsys):
+    claim = {"dataset": "waves", "horizon": 8, "mse": 0.001}
+    claims = {"Oracle": claim | {"source": "a dream"}, "Twin": claim | {"source": "its code", "kind": "rerun"}}
+    run(study_options("--only", "narrow", "--final", claims=claims))
+    page = (tmp_path / "study" / "results.md").read_text()
+    assert "| Oracle (claim: a dream) |" in page
+    assert "| Twin (rerun: its code) |" in page
+    assert "A claim was published elsewhere" in page
+    assert "A rerun is what its authors' own code gave" in page
+    with pytest.raises(SystemExit):
+        load_study_config(study_options(claims={"Twin": claims["Twin"] | {"kind": "guess"}}))
+    assert "guess" in capsys.readouterr().err
+
+
 def test_a_row_sets_no_fold_of_its_own(study_options, run_file):
     fold = {"data.fold": {"num_folds": 3, "fold_length": 40, "index": 0}}
     rows = {"folded": {"config": str(run_file), "overrides": fold}}

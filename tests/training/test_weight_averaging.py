@@ -68,6 +68,21 @@ def test_options_out_of_range_are_refused(fields):
         WeightAveraging(**fields)
 
 
+def test_an_average_that_would_never_begin_is_refused(run_options, tmp_path):
+    with pytest.raises(SystemExit, match=r"start_step must be at most training\.max_steps, 8, found 9"):
+        main(run_options("--weight_averaging.start_step", "9"))
+    assert not (tmp_path / "run").exists()
+    WeightAveraging(start_step=9).check_begins(9)
+    WeightAveraging(start_step=9).check_begins(0)
+
+
+def test_a_best_checkpoint_before_the_last_is_what_remains(run_options, assert_equal_weights, tmp_path):
+    diverging = ("--training.learning_rate", "1.0", "--training.lr_scheduler_type", "constant")
+    main(run_options("--weight_averaging.decay", "0.5", *diverging))
+    assert json.loads((tmp_path / "run" / "training_summary.json").read_text())["best_step"] == 4
+    assert_equal_weights(tmp_path / "run", tmp_path / "run" / "checkpoint-4")
+
+
 def test_what_is_validated_and_saved_is_the_average(run_options, start_options, tmp_path):
     main(run_options(*AVERAGING, output="run"))
     main(run_options(output="plain"))

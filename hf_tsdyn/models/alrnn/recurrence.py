@@ -18,9 +18,9 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from hf_tsdyn.models.alrnn.recurrence_loop import ForcedRun, forced_run_loop, free_run_loop, rectify
+from hf_tsdyn.torch_transforms import is_transformed
 
 Backend = Literal["loop", "cpu", "triton"]
 
@@ -139,7 +139,7 @@ def _choose(backend: Backend | None, *tensors: Tensor) -> Backend:
     if backend is not None and backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {', '.join(get_args(Backend))} or None, found {backend!r}.")
     A = tensors[0]
-    is_plain = all(type(x) in (Tensor, torch.nn.Parameter) for x in tensors) and not _is_transformed(tensors)
+    is_plain = all(type(x) in (Tensor, torch.nn.Parameter) for x in tensors) and not is_transformed(tensors)
     takes_cpu = is_plain and A.device.type == "cpu" and A.dtype in (torch.float32, torch.float64)
     takes_triton = is_plain and A.dtype == torch.float32 and A.shape[1] <= _largest_triton_size(A.device)
     if backend is None:
@@ -177,16 +177,6 @@ def _largest_triton_size(device: torch.device) -> int:
     if device.type != "cuda":
         return 128
     return 128 if torch.cuda.get_device_properties(device).shared_memory_per_block_optin > 2**17 else 64
-
-
-def _is_transformed(tensors: tuple[Tensor, ...]) -> bool:
-    """Return whether torch.func or forward derivatives are at work, which do not see into kernels."""
-    if torch.compiler.is_compiling():
-        return False
-    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
-        return True
-    is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
-    return any(is_wrapped(tensor) for tensor in tensors)
 
 
 def states_shape(initial: Tensor, num_steps: int) -> tuple[int, int, int, int]:

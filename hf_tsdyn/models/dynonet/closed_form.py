@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from .specialists import Specialist
+
+# Mean square, in each window's own scale.
+_FLAT = 1e-20
 
 # Share of the mean power added to every diagonal, so that repeating or constant series have a solution too.
 _JITTER = 1e-10
@@ -51,10 +54,22 @@ def window_moments(batches: Iterable[tuple[Tensor, Tensor, Tensor | float]]) -> 
         total = products if total is None else total.add_(products)
         count += len(z_past)
     if total is None or count == 0:
-        raise ValueError("specialists need at least one window, found none; give a longer series.")
+        raise ValueError(
+            "specialists must have at least one window of context_length + prediction_length steps without a gap, "
+            "found none; fill the gaps, give a longer series, or shorten the context."
+        )
     if not bool(total.isfinite().all()):
         raise ValueError("windows must be finite, found values that are not; fill gaps or leave those windows out.")
     return total / count
+
+
+def windows_without_gaps(values: Tensor, length: int, batch_size: int) -> Iterator[Tensor]:
+    """Yield all windows (batch, length, channels) of values (time, channels) in which nothing is NaN, in order."""
+    gaps = torch.nn.functional.pad(values.isnan().any(dim=1).cumsum(dim=0), (1, 0))
+    starts = (gaps[length:] == gaps[:-length]).nonzero()[:, 0] if len(values) >= length else gaps[:0]
+    steps = torch.arange(length, device=values.device)
+    for batch in starts.split(batch_size) if len(starts) else ():
+        yield values[batch[:, None] + steps]
 
 
 def level_free(moments: Tensor, *, input_length: int, level_length: int) -> tuple[Tensor, Tensor]:
@@ -69,6 +84,11 @@ def level_free(moments: Tensor, *, input_length: int, level_length: int) -> tupl
     level = moments[:, :, input_length - level_length : input_length].mean(dim=2, keepdim=True)
     moments = moments - level
     return moments[..., :input_length], moments[..., input_length:]
+
+
+def is_flat(gram: Tensor) -> bool:
+    """Return whether windows of these second moments hold nothing but rounding errors about their level."""
+    return bool(gram.diagonal(dim1=-2, dim2=-1).mean() < _FLAT)
 
 
 def ridge_solution(gram: Tensor, cross: Tensor, penalty: Tensor | float) -> Tensor:

@@ -3,10 +3,12 @@
 
 from typing import Any, Literal
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from ...channel_scaling import check_channel_scaling
+from .specialists import build_specialist
 
 
 @strict
@@ -20,7 +22,8 @@ class DynoNetConfig(PreTrainedConfig):
         controller_scope: read all channels of a window together, as published, or each channel by itself, with the same
             weights: fewer weights and more examples of what they are to do, and no view across channels.
         controller_hidden_size: K, units of the controller's recurrence.
-        controller_patch_length: steps that the controller reads at once; 1, as published, is one by one.
+        controller_patch_length: steps that the controller reads at once; 1, as published, is one by one. The first
+            steps of a context, as many as fill no patch, are not read.
         worker_hidden_size: h, units of each worker's recurrences.
         num_worker_layers: recurrences of a worker, one upon the other; 0 leaves the workers out.
         worker_context_length: latest steps that the workers see.
@@ -81,14 +84,12 @@ class DynoNetConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Check the rules that tie fields to one another."""
         self._check_counts()
-        rules = (
-            ("worker_context_length", self.context_length, "context_length"),
-            ("controller_patch_length", self.context_length, "context_length"),
-        )
-        for name, most, limit in rules:
-            if getattr(self, name) > most:
+        lengths = {"worker_context_length": self.num_worker_layers > 0, "controller_patch_length": self.controller}
+        for name, is_used in lengths.items():
+            if is_used and getattr(self, name) > self.context_length:
                 raise ValueError(
-                    f"{name} must be at most {limit}, {most}, found {getattr(self, name)}; lower it, or raise {limit}."
+                    f"{name} must be at most context_length, {self.context_length}, found {getattr(self, name)}; lower "
+                    "it, or raise context_length."
                 )
         if self.worker_context_length % self.worker_patch_length:
             raise ValueError(
@@ -123,6 +124,9 @@ class DynoNetConfig(PreTrainedConfig):
     def _check_specialists(self) -> None:
         if self.specialists == []:
             self.specialists = None
+        with torch.device("meta"):
+            for options in self.specialists or ():
+                build_specialist(self, options)
         count = len(self.specialists or ())
         if self.mixture is None:
             return

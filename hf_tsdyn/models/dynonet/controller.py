@@ -89,10 +89,12 @@ class Controller(nn.Module):
     def __init__(self, config: DynoNetConfig):
         super().__init__()
         self.config = config
-        width = config.controller_hidden_size if config.controller else None
+        weighs = len(config.specialists or ()) > 1
+        reads = config.controller and (config.num_worker_layers > 0 or weighs)
+        width = config.controller_hidden_size if reads else None
         self.num_channels = _channels_read(config)
         channels, units = self.num_channels, config.worker_hidden_size
-        self.reader = Reader(config) if config.controller else None
+        self.reader = Reader(config) if reads else None
         if config.num_worker_layers:
             film_layers = config.num_worker_layers if config.film else 0
             self.film = nn.ModuleList(
@@ -109,8 +111,8 @@ class Controller(nn.Module):
             )
             self.input_noise = Head(width, channels, [0.0] * channels)
         self.mixture = None
-        if config.specialists:
-            weights = config.mixture or [1.0] * len(config.specialists)
+        if weighs:
+            weights = config.mixture or [1.0] * len(config.specialists or ())
             start = [math.log(weight) for weight in weights] * channels
             self.mixture = Head(width, len(start), start)
 
@@ -123,7 +125,7 @@ class Controller(nn.Module):
             context: (B, h), what all workers are told of the window; (B, C, h) of one that reads channels.
             lr_scale, wd_scale, dropout_rate, grad_clip, loss_weight, freeze_prob: (B, C), see `TRAINING_SIGNALS`.
             input_noise: (B, C), standard deviation of noise on the workers' input in training.
-        Of models with specialists: mixture (B, C, specialists), their weights, 1 in sum.
+        Of models with two specialists or more: mixture (B, C, specialists), their weights, 1 in sum.
         """
         if self.config.controller_scope == "window":
             return self._speak(values)

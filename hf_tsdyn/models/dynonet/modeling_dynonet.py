@@ -19,13 +19,14 @@ from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from ...channel_scaling import ChannelScalingMixin
 from ...forecasting import ForecastMixin, ForecastOutput
 from ...interpolation import fill_linear
-from ...losses import LossTargets, loss_targets, mean_over
+from ...losses import MAX_LOSS_DEVIATION, mean_over
 from ...observations import observed
 from ...scaling import scale
-from .closed_form import fit_specialists
+from .closed_form import fit_specialists, windows_without_gaps
 from .configuration_dynonet import DynoNetConfig
 from .controller import Controller, Signals
 from .decomposition import split_window
+from .errors import ChannelLosses, SquaredErrors, squared_errors
 from .initialization import init_part, set_uniform, set_zero
 from .specialists import Specialist, build_specialist
 from .workers import Workers
@@ -132,7 +133,7 @@ class DynoNetModel(DynoNetPreTrainedModel):
         if missing:
             values, seen = (nn.functional.pad(each, (0, 0, missing, 0)) for each in (values, seen))
         z, loc, spread = scale(values, seen, epsilon=config.scaling_epsilon, relative=config.relative_scaling_epsilon)
-        if torch.compiler.is_compiling() or not bool(seen.all()):
+        if torch.compiler.is_compiling() or seen.is_meta or not bool(seen.all()):
             z = fill_linear(z, seen)
         return (z * self.norm_weight + self.norm_bias).to(self.dtype), loc, spread
 
@@ -143,7 +144,7 @@ class DynoNetModel(DynoNetPreTrainedModel):
         forecast, hidden = values.new_zeros(()), ()
         if self.specialists:
             each = torch.stack([specialist(values) for specialist in self.specialists], dim=3)
-            forecast = (each * signals["mixture"][:, None]).sum(dim=3)
+            forecast = (each * signals["mixture"][:, None]).sum(dim=3) if "mixture" in signals else each[..., 0]
         if self.trend_head is not None or self.workers is not None:
             trend, residual = split_window(
                 self._add_noise(values, signals, relaxed=relaxed),
@@ -185,14 +186,8 @@ class DynoNetForPrediction(ForecastMixin, DynoNetPreTrainedModel):
     @property
     def hypergradient_only(self) -> frozenset[str]:
         """Names of the parameters that no forecast depends on: they say how workers learn, and learn by look-ahead."""
-        controller = self.model.controller
-        heads = ("training_signals", "input_noise") if self.config.num_worker_layers else ()
-        names = (
-            f"model.controller.{head}.{name}"
-            for head in heads
-            for name, _ in getattr(controller, head).named_parameters()
-        )
-        return frozenset(names)
+        heads = ("model.controller.training_signals.", "model.controller.input_noise.")
+        return frozenset(name for name, _ in self.named_parameters() if name.startswith(heads))
 
     @can_return_tuple
     def forward(
@@ -220,19 +215,17 @@ class DynoNetForPrediction(ForecastMixin, DynoNetPreTrainedModel):
         """
         options = kwargs | {"signals": signals, "relaxed": relaxed, "return_dict": True}
         outputs = self.model(past_values, past_observed_mask, **options)
-        prediction = outputs.last_hidden_state * outputs.scale + outputs.loc
-        loss = None
-        if future_values is not None:
-            targets = self._targets(outputs, past_values, past_observed_mask, future_values, future_observed_mask)
-            loss = mean_over(self._errors(prediction, targets).square(), targets.counted)
-        return ForecastOutput(
-            loss=loss,
-            prediction_outputs=prediction,
+        found = ForecastOutput(
+            prediction_outputs=outputs.last_hidden_state * outputs.scale + outputs.loc,
             loc=outputs.loc,
             scale=outputs.scale,
             hidden_states=outputs.hidden_states,
             signals=outputs.signals if output_signals else None,
         )
+        if future_values is not None:
+            errors = self._compare(found, past_values, past_observed_mask, future_values, future_observed_mask)
+            found.loss = mean_over(errors.values, errors.counted)
+        return found
 
     def channel_losses(
         self,
@@ -242,61 +235,53 @@ class DynoNetForPrediction(ForecastMixin, DynoNetPreTrainedModel):
         *,
         past_observed_mask: Tensor | None = None,
         future_observed_mask: Tensor | None = None,
-    ) -> Tensor:
-        """Return the mean squared error over the horizon of each window and channel, (batch, channels), as the loss is.
+    ) -> ChannelLosses:
+        """Return the loss of each window and channel, for the output of `forward` on these windows."""
+        errors = self._compare(output, past_values, past_observed_mask, future_values, future_observed_mask)
+        counted = errors.counted.sum(dim=1)
+        return ChannelLosses(errors.values.sum(dim=1) / counted.clamp(min=1), counted)
 
-        output: of `forward` on these windows; channels of which no target is seen have 0.
-        """
-        targets = self._targets(output, past_values, past_observed_mask, future_values, future_observed_mask)
-        squared = self._errors(cast(Tensor, output.prediction_outputs), targets).square()
-        return squared.sum(dim=1) / targets.counted.sum(dim=1).clamp(min=1)
-
-    def _targets(
+    def _compare(
         self,
         output: ForecastOutput,
         past_values: Tensor,
         past_observed_mask: Tensor | None,
         future_values: Tensor,
         future_observed_mask: Tensor | None,
-    ) -> LossTargets:
-        known = observed(past_values, past_observed_mask).any(dim=1, keepdim=True)
-        loc, spread = cast(Tensor, output.loc), cast(Tensor, output.scale)
-        targets = loss_targets(
-            spread.new_empty(len(past_values), self.config.prediction_length, self.config.num_channels),
+    ) -> SquaredErrors:
+        return squared_errors(
+            output,
+            past_values,
+            observed(past_values, past_observed_mask),
             future_values,
             future_observed_mask,
-            loc=loc,
-            scale=spread,
-            known=known,
-            normalize=self.config.normalize_loss,
+            unit=None if self.config.normalize_loss else self.scale,
         )
-        return targets if self.config.normalize_loss else targets._replace(unit=self.scale.expand_as(targets.unit))
-
-    def _errors(self, prediction: Tensor, targets: LossTargets) -> Tensor:
-        """(batch, steps, channels) in the loss's units, 0 where a target does not count."""
-        error = (prediction[:, : targets.values.shape[1]] - targets.values) / targets.unit
-        return error.masked_fill(~targets.counted, 0.0)
 
     def fit_specialists(self, series: Iterable[ArrayLike], *, batch_size: int = 1024) -> None:
         """Set the specialists to their closed-form solution on all windows of series (channels, time), data units.
 
-        Windows with gaps are left out. Errors count in each window's own scale.
+        Windows with gaps are left out. Errors count in each window's own scale, as with `normalize_loss`.
         Raises: ValueError if no window is left.
         """
         specialists = cast(Iterable[Specialist], self.model.specialists)
         fit_specialists(specialists, self._windows(series, batch_size))
 
     @torch.no_grad()
-    def _windows(self, series: Iterable[ArrayLike], batch_size: int) -> Iterator[tuple[Tensor, Tensor, float]]:
-        """Past and future of every window without gaps, in its own scale, with the weight of its errors."""
-        length = self.config.context_length
+    def _windows(self, series: Iterable[ArrayLike], batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Past and future of every window without gaps, in its own scale, and the weight of its errors.
+
+        A window counts no more than one whose future is `MAX_LOSS_DEVIATION` of its deviations away, as in the loss.
+        """
+        inner, length = self.model, self.config.context_length
         for each in series:
             values = torch.as_tensor(np.array(each), dtype=self.dtype, device=self.device).T
-            windows = values.unfold(0, length + self.config.prediction_length, 1).transpose(1, 2)
-            windows = windows[~windows.isnan().flatten(1).any(dim=1)]
-            for batch in windows.split(batch_size):
-                z, loc, spread = self.model.scale_window(batch[:, :length], None)
-                yield z, (self.to_scaled(batch[:, length:]) - loc) / spread, 1.0
+            for window in windows_without_gaps(values, length + self.config.prediction_length, batch_size):
+                z, loc, spread = inner.scale_window(window[:, :length], None)
+                future = (self.to_scaled(window[:, length:]) - loc) / spread
+                distance = future.square().mean(dim=1, keepdim=True).sqrt()
+                weight = (MAX_LOSS_DEVIATION / distance.clamp(min=MAX_LOSS_DEVIATION)).square()
+                yield z, future * inner.norm_weight + inner.norm_bias, weight
 
     def signals(self, past_values: Tensor, past_observed_mask: Tensor | None = None) -> Signals:
         """Return what the controller says of windows, see `Controller.forward`, with derivatives."""

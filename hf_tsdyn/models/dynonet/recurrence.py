@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...torch_transforms import is_transformed
 from .recurrence_steps import (
     Gradients,
     Sizes,
@@ -41,7 +42,7 @@ def grouped_gru(
 ) -> Tensor:
     """Return the states (groups, series, steps, units) after each step, or after the last alone.
 
-    Differentiable in all tensors, any number of times; transforms of torch.func take `grouped_gru_loop` in its place.
+    Differentiable in all tensors, any number of times; under torch.func and forward derivatives it is the plain loop.
     Half precision is computed in single precision.
 
     Args:
@@ -59,6 +60,9 @@ def grouped_gru(
         initial = inputs.new_zeros(*inputs.shape[:2], weight_hh.shape[-1])
     tensors = (inputs, weight_ih, weight_hh, bias_ih, bias_hh, initial)
     _check(*tensors)
+    if is_transformed(tensors):
+        states = grouped_gru_loop(*tensors)
+        return states[:, :, -1:] if last_only else states
     dtype = torch.float32
     for tensor in tensors:
         dtype = torch.promote_types(dtype, tensor.dtype)

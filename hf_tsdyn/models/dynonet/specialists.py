@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from .closed_form import level_free, periodic_solution, pool, reduced_rank, ridge_solution
-from .configuration_dynonet import DynoNetConfig
+from .closed_form import is_flat, level_free, periodic_solution, pool, reduced_rank, ridge_solution
+
+if TYPE_CHECKING:
+    from .configuration_dynonet import DynoNetConfig
 
 
 class Specialist(nn.Module):
@@ -103,7 +105,10 @@ class Periodic(Specialist):
     @torch.no_grad()
     def fit(self, moments: Tensor) -> None:
         gram, cross = level_free(moments, input_length=self.input_length, level_length=self.level_length)
-        self.fit_departure(gram, cross)
+        if is_flat(gram):
+            self.reset_parameters()
+        else:
+            self.fit_departure(gram, cross)
 
     @torch.no_grad()
     def fit_departure(self, gram: Tensor, cross: Tensor) -> None:
@@ -147,7 +152,7 @@ class LowRank(Specialist):
         )
         readers = 1 if pooling is None else num_channels
         _check_between("rank", rank, 1, min(self.input_length, readers * prediction_length))
-        _check_penalties(ridge=ridge, pooling=pooling or 0.0)
+        _check_penalties(ridge=ridge, pooling=pooling or 0.0, period_ridge=period_ridge)
         self.ridge = ridge
         self.pooling = pooling
         self.periodic = None
@@ -169,6 +174,9 @@ class LowRank(Specialist):
     def fit(self, moments: Tensor) -> None:
         length = self.input_length
         gram, cross = level_free(moments, input_length=length, level_length=self.level_length)
+        if is_flat(gram):
+            self.reset_parameters()
+            return
         if self.periodic is not None:
             self.periodic.fit_departure(gram, cross)
             cross = cross - gram @ self._periodic_map().to(gram)
@@ -195,20 +203,30 @@ class LowRank(Specialist):
 SPECIALISTS: dict[str, type[Specialist]] = {"periodic": Periodic, "low_rank": LowRank}
 
 
+WHOLE_NUMBERS = ("rank", "period", "input_length", "level_length")
+"""Arguments of specialists that count steps or features; the others are numbers."""
+
+
 def build_specialist(config: DynoNetConfig, options: Mapping[str, Any]) -> Specialist:
     """Make the specialist that `options` name by `kind`, for windows as `config` has them; the rest are its arguments.
 
-    Raises: ValueError, naming those there are, on an unknown kind or argument."""
+    Raises: ValueError, naming those there are, on an unknown kind or argument, or one of a wrong type or range."""
     arguments = dict(options)
     kind = arguments.pop("kind", None)
-    if kind not in SPECIALISTS:
+    if not isinstance(kind, str) or kind not in SPECIALISTS:
         raise ValueError(
             f"kind of a specialist must be one of {sorted(SPECIALISTS)}, found {kind!r}; name one of them."
         )
     parameters = inspect.signature(SPECIALISTS[kind]).parameters.values()
-    known = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-    if unknown := sorted(arguments.keys() - known):
-        raise ValueError(f"a {kind} specialist takes {sorted(known)}, found {unknown}; leave them out.")
+    defaults = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+    if unknown := sorted(arguments.keys() - defaults.keys()):
+        raise ValueError(f"a {kind} specialist takes {sorted(defaults)}, found {unknown}; leave them out.")
+    for name, value in arguments.items():
+        wanted = int if name in WHOLE_NUMBERS else int | float
+        may_be_none = defaults[name] is None or name == "pooling"
+        if not (value is None and may_be_none) and (isinstance(value, bool) or not isinstance(value, wanted)):
+            number = "a whole number" if wanted is int else "a number"
+            raise ValueError(f"{name} of a specialist must be {number}, found {value!r}; change it.")
     return SPECIALISTS[kind](config.num_channels, config.context_length, config.prediction_length, **arguments)
 
 

@@ -110,7 +110,13 @@ class Workers(nn.Module):
         if not relaxed:
             rate = rate.detach()
             return states * (uniform >= rate) / (1 - rate)
-        rate = rate.clamp(1e-4, 1 - 1e-4)
+        kept = (1 - rate.clamp(1e-4, 1 - 1e-4)).logit()
         uniform = uniform.clamp(1e-6, 1 - 1e-6)
-        kept = ((1 - rate).logit() + uniform.logit()) / CONCRETE_TEMPERATURE
-        return states * kept.sigmoid() / (1 - rate)
+        masks = ((kept + uniform.logit()) / CONCRETE_TEMPERATURE).sigmoid()
+        return states * masks / _mean_of_masks(kept)
+
+
+def _mean_of_masks(kept: Tensor) -> Tensor:
+    """Mean of relaxed masks for these logits of being kept, over evenly spaced quantiles of what is drawn."""
+    quantiles = (torch.arange(64, dtype=kept.dtype, device=kept.device) + 0.5) / 64
+    return ((kept[..., None] + quantiles.logit()) / CONCRETE_TEMPERATURE).sigmoid().mean(dim=-1)

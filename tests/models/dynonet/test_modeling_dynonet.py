@@ -196,9 +196,52 @@ def test_relaxed_dropout_keeps_the_mean_and_carries_a_derivative(past):
         loss = model(past, future_values=torch.zeros(5, 6, 3), signals=signals, relaxed=relaxed).loss
         (gradient,) = torch.autograd.grad(loss, rate, allow_unused=True)
         assert (gradient is not None and gradient.abs().max() > 0) == relaxed
-    ones = torch.ones(3, 5, 4000, 4)
-    dropped = model.model.workers._dropout(ones, rate, relaxed=True)
-    assert dropped.mean().item() == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.3, 0.5, 0.69])
+def test_dropout_keeps_the_mean_whatever_the_rate(rate):
+    workers = build().train().model.workers
+    for relaxed in (True, False):
+        dropped = workers._dropout(torch.ones(3, 5, 20_000, 4), torch.full((5, 3), rate), relaxed=relaxed)
+        assert dropped.mean().item() == pytest.approx(1.0, abs=0.005)
+
+
+def test_dropout_that_starts_at_zero_is_none(past):
+    model = build(scatter=0.0, worker_dropout=0.0, mixer_dropout=0.0)
+    assert model.signals(past)["dropout_rate"].max() < 1e-12
+    expected = model(past).prediction_outputs
+    assert torch.equal(model.train()(past).prediction_outputs, expected)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_channel_that_is_constant_or_unseen_does_not_count_in_its_own_scale(past, relative):
+    model = build(normalize_loss=True, relative_scaling_epsilon=relative)
+    future = past[:, -6:] + 1.0
+    expected = model(past[1:], future_values=future[1:]).loss
+    past, future = past.clone(), future.clone()
+    past[0, :, 0], past[0, :, 1], past[0, 3:, 2] = 4.0, torch.nan, torch.nan
+    past[0, :3, 2] = 1.0
+    output = model(past, future_values=future)
+    assert model.channel_losses(output, past, future).counted[0].tolist() == [0, 0, 0]
+    torch.testing.assert_close(output.loss, expected)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, under forward derivatives
+def test_forward_derivatives_are_those_of_differences(past):
+    model = build().double()
+    past = past.double()
+    direction = torch.randn(past.shape, dtype=past.dtype, generator=torch.Generator().manual_seed(1))
+    _, found = torch.func.jvp(lambda x: model(x).prediction_outputs, (past,), (direction,))
+    step = 1e-6
+    ahead, behind = (model(past + sign * step * direction).prediction_outputs for sign in (1, -1))
+    torch.testing.assert_close(found, (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-6)
+
+
+def test_a_controller_that_would_drive_nothing_reads_nothing():
+    for fields in ({}, {"specialists": [{"kind": "periodic", "period": 4}]}):
+        model = build(num_worker_layers=0, **fields)
+        assert model.model.controller.reader is None
+        assert not list(model.model.controller.parameters())
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -207,8 +250,9 @@ def test_channel_losses_average_to_the_loss(past, normalize):
     model.set_scaler([1.0, 2.0, 3.0], [2.0, 0.5, 4.0])
     future = past[:, -6:] + 0.3
     output = model(past, future_values=future)
-    losses = model.channel_losses(output, past, future)
+    losses, counted = model.channel_losses(output, past, future)
     assert losses.shape == (5, 3)
+    assert (counted == 6).all()
     torch.testing.assert_close(losses.mean(), output.loss)
     if not normalize:
         error = (output.prediction_outputs - future) / torch.tensor([2.0, 0.5, 4.0])

@@ -210,7 +210,7 @@ def test_impossible_options_are_named(options, message):
 def test_impossible_windows_are_named(generator):
     past, future, _ = draw(generator)
     specialist = make({"kind": "periodic", "period": 4})
-    with pytest.raises(ValueError, match="at least one window, found none"):
+    with pytest.raises(ValueError, match="found none; fill the gaps"):
         fit_specialists([specialist], [])
     with pytest.raises(ValueError, match=r"must have .*\(3, 20, 8\), found \(3, 19, 8\)"):
         fit_specialists([specialist], [(past[:, 1:], future, 1.0)])

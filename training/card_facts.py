@@ -1,5 +1,7 @@
 """What the card of a run says beyond its results, from the run's own records."""
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from hf_tsdyn.model_card import ModelCardFacts
@@ -13,6 +15,7 @@ def card_facts(
     config: Any,
     evaluation: EvaluationConfig,
     figures: tuple[tuple[str, str], ...],
+    beside: Sequence[str] = (),
 ) -> ModelCardFacts:
     """Return the facts of a run.
 
@@ -20,7 +23,9 @@ def card_facts(
         run, summary: what its run_config.yaml and training_summary.json hold.
         config: the model's configuration.
         figures: (path beside the card, caption).
+        beside: names of other checkpoints that were scored beside it.
     """
+    others = json.dumps({name: f"MODEL {number}" for number, name in enumerate(beside, start=2)})
     return ModelCardFacts(
         model_id=evaluation.model_id or evaluation.name,
         model=evaluation.name,
@@ -36,7 +41,7 @@ def card_facts(
         commands=(
             "# DATA: the data of the fingerprint above",
             f"python -m training.train --config {CONFIG_FILE} --data.path DATA --training.output_dir MODEL",
-            "python -m training.evaluate_checkpoint MODEL --data DATA",
+            "python -m training.evaluate_checkpoint MODEL --data DATA" + (f" --beside '{others}'" if beside else ""),
         ),
         evaluation_dataset=evaluation.dataset_name,
         figures=figures,

@@ -176,7 +176,15 @@ def render_card(request: Request, results: EvaluationResults, config: Any) -> st
     """Return the card of a run; `config` is the model's."""
     evaluation = request.evaluation
     figures = tuple(figure_captions(results, evaluation).items())
-    facts = card_facts(request.run_config, request.summary, config=config, evaluation=evaluation, figures=figures)
+    own = {evaluation.name, START_NAME, *evaluation.baselines}
+    facts = card_facts(
+        request.run_config,
+        request.summary,
+        config=config,
+        evaluation=evaluation,
+        figures=figures,
+        beside=tuple(name for name in results.header["models"] if name not in own),
+    )
     return render_model_card(results, facts)
 
 

@@ -42,6 +42,11 @@ def render_folds(results: SeriesResults) -> list[str]:
     return parts
 
 
+def fold_table(results: SeriesResults) -> str:
+    """Return the table of squared errors at the first dataset and horizon."""
+    return _table(results, INTERVAL_METRICS[0], *results.settings[0])
+
+
 def _table(results: SeriesResults, metric: str, dataset: str, horizon: int) -> str:
     num_folds = results.header["protocol"]["folds"]["num_folds"]
     lines = _head(["model", "mean over folds", *_titles(num_folds), "parameters", "CPU s a fold"], num_text=1)

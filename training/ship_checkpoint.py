@@ -24,7 +24,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from transformers import AutoConfig
@@ -41,6 +41,7 @@ from hf_tsdyn.series_results import SeriesResults
 from training import evaluate_checkpoint, evaluate_completion, evaluate_reconstruction, evaluate_series
 from training.evaluate_checkpoint import RESULTS_FILE
 from training.evaluate_reconstruction import TRUTH_FIGURES
+from training.fold_tables import fold_table
 from training.reconstruction_request import as_evaluated, was_swept
 from training.run_config import CONFIG_FILE
 from training.series_facts import read_study
@@ -81,7 +82,9 @@ def render_readme(text: str, name: str, results: EvaluationResults | SeriesResul
     pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(text):
         raise ValueError(f"README.md must hold the lines {start!r} and {end!r}, found no such pair; add them.")
-    if isinstance(results, SeriesResults):
+    if "folds" in results.header["protocol"]:
+        table = fold_table(cast(SeriesResults, results))
+    elif isinstance(results, SeriesResults):
         table = results_table(results)
     elif "mask_kinds" in results.header["protocol"]:
         table = error_table(results)
@@ -155,26 +158,27 @@ def _replace_folder(target: Path, checkpoint: Path, files: Sequence[str], settin
 
 
 def ship_study(study: Path, *, root: Path = ROOT) -> Path:
-    """Copy a study's results into `root`, draw them, and return the folder of the figures.
+    """Copy a study's results into `root`, draw them, and return the folder of the figures, or with folds the file.
 
-    The figures are the errors of all models at the first data set and horizon, also against their size, and those at
-    all horizons of each data set, of the models that have them.
+    A study with folds has no figures. Those of others are the errors of all models at the first data set and horizon,
+    also against their size, and those at all horizons of each data set, of the models that have them.
     Raises: FileNotFoundError without results; ValueError if they are of another kind, without test windows, or of a
         name that is no name of a folder, or the README has no place for them.
     """
     results = SeriesResults.read(study / RESULTS_FILE)
     name = results.header["name"]
     _check_name(name)
-    settings = results.scored_on("test")
-    if not settings:
+    settings, has_folds = results.scored_on("test"), "folds" in results.header["protocol"]
+    if not settings and not has_folds:
         raise ValueError(f"a shipped study must hold errors of test windows, found none in {study}; add --final.")
     readme = render_readme((root / "README.md").read_text(), name, results)
-    figures = root / "model_cards" / name / "figures"
-    shutil.rmtree(figures, ignore_errors=True)
-    _draw_study(results, settings, figures)
-    results.write(root / "model_cards" / "results" / f"{name}.json")
+    file, figures = root / "model_cards" / "results" / f"{name}.json", root / "model_cards" / name / "figures"
+    if not has_folds:
+        shutil.rmtree(figures, ignore_errors=True)
+        _draw_study(results, settings, figures)
+    results.write(file)
     write_atomically(root / "README.md", readme.encode())
-    return figures
+    return file if has_folds else figures
 
 
 def _draw_study(results: SeriesResults, settings: Sequence[tuple[str, int]], folder: Path) -> None:

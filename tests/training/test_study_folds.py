@@ -9,7 +9,8 @@ from hf_tsdyn.data import SeriesDataset
 from hf_tsdyn.series_results import SeriesResults
 from hf_tsdyn.series_scores import SeriesRow, signed
 from training import study
-from training.fold_tables import mean_over_folds
+from training.fold_tables import fold_table, mean_over_folds
+from training.ship_checkpoint import ship_study
 from training.study_config import build_cells, load_study_config
 
 FOLDS = {"num_folds": 3, "fold_length": 40}
@@ -122,3 +123,15 @@ def test_folds_of_another_cut_are_refused(fold_options):
     changed = load_study_config(fold_options(folds=FOLDS | {"fold_length": 30}))
     with pytest.raises(ValueError, match="cell linear/waves-8/fold-0/seed-0 must be of the same waves"):
         study.collect_results(changed, build_cells(changed))
+
+
+def test_a_study_with_folds_is_shipped_as_a_table(fold_options, tmp_path):
+    results = run(fold_options(name="toy"))
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "README.md").write_text("<!-- results toy -->\n<!-- end -->\n")
+    assert ship_study(tmp_path / "study", root=root) == root / "model_cards" / "results" / "toy.json"
+    shipped = SeriesResults.read(root / "model_cards" / "results" / "toy.json")
+    assert fold_table(shipped) == fold_table(results)
+    assert f"-->\n{fold_table(results)}\n<!--" in (root / "README.md").read_text()
+    assert "| low rank |" in fold_table(results)

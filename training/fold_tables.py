@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 
+from hf_tsdyn.results import EvaluationResults
 from hf_tsdyn.series_results import SeedMean, SeriesResults
 from hf_tsdyn.series_scores import INTERVAL_METRICS, SeriesInterval, signed
 from training.study_cells import fold_name
@@ -40,6 +41,11 @@ def render_folds(results: SeriesResults) -> list[str]:
         if differences:
             parts.append(f"### Differences, paired by window\n\n{differences}")
     return parts
+
+
+def has_folds(results: EvaluationResults | SeriesResults) -> bool:
+    """Return whether results are those of a study with folds."""
+    return bool(results.header.get("protocol", {}).get("folds"))
 
 
 def fold_table(results: SeriesResults) -> str:

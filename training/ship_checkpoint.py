@@ -41,7 +41,7 @@ from hf_tsdyn.series_results import SeriesResults
 from training import evaluate_checkpoint, evaluate_completion, evaluate_reconstruction, evaluate_series
 from training.evaluate_checkpoint import RESULTS_FILE
 from training.evaluate_reconstruction import TRUTH_FIGURES
-from training.fold_tables import fold_table
+from training.fold_tables import fold_table, has_folds
 from training.reconstruction_request import as_evaluated, was_swept
 from training.run_config import CONFIG_FILE
 from training.series_facts import read_study
@@ -82,7 +82,7 @@ def render_readme(text: str, name: str, results: EvaluationResults | SeriesResul
     pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(text):
         raise ValueError(f"README.md must hold the lines {start!r} and {end!r}, found no such pair; add them.")
-    if "folds" in results.header["protocol"]:
+    if has_folds(results):
         table = fold_table(cast(SeriesResults, results))
     elif isinstance(results, SeriesResults):
         table = results_table(results)
@@ -168,17 +168,17 @@ def ship_study(study: Path, *, root: Path = ROOT) -> Path:
     results = SeriesResults.read(study / RESULTS_FILE)
     name = results.header["name"]
     _check_name(name)
-    settings, has_folds = results.scored_on("test"), "folds" in results.header["protocol"]
-    if not settings and not has_folds:
+    settings, on_folds = results.scored_on("test"), has_folds(results)
+    if not settings and not on_folds:
         raise ValueError(f"a shipped study must hold errors of test windows, found none in {study}; add --final.")
     readme = render_readme((root / "README.md").read_text(), name, results)
     file, figures = root / "model_cards" / "results" / f"{name}.json", root / "model_cards" / name / "figures"
-    if not has_folds:
+    if not on_folds:
         shutil.rmtree(figures, ignore_errors=True)
         _draw_study(results, settings, figures)
     results.write(file)
     write_atomically(root / "README.md", readme.encode())
-    return file if has_folds else figures
+    return file if on_folds else figures
 
 
 def _draw_study(results: SeriesResults, settings: Sequence[tuple[str, int]], folder: Path) -> None:

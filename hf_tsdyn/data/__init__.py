@@ -2,7 +2,7 @@
 
 from hf_tsdyn.data.augmentations import Augmentations
 from hf_tsdyn.data.parts import SeriesPart, carve_end, carve_rows
-from hf_tsdyn.data.rolling_origin import Fold, FoldScore, cross_validate, rolling_origins
+from hf_tsdyn.data.rolling_origin import Fold, rolling_origins
 from hf_tsdyn.data.series import SeriesDataset, SeriesOptions, TrajectorySource
 from hf_tsdyn.data.trajectories import FEATURES, Trajectory, TrajectoryDataset
 from hf_tsdyn.data.windows import (
@@ -18,7 +18,6 @@ __all__ = [
     "Augmentations",
     "ChannelBucketSampler",
     "Fold",
-    "FoldScore",
     "RandomWindows",
     "SequentialWindows",
     "SeriesDataset",
@@ -30,7 +29,6 @@ __all__ = [
     "WindowDataset",
     "carve_end",
     "carve_rows",
-    "cross_validate",
     "identity",
     "rolling_origins",
 ]

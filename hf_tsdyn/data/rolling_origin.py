@@ -1,15 +1,11 @@
 """Cross-validation in time: train on what lies before an origin, score on what follows, move the origin on."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from hf_tsdyn.data.parts import SeriesPart, lengths_by_name
 from hf_tsdyn.data.series import TrajectorySource
-from hf_tsdyn.data.windows import SequentialWindows
-from hf_tsdyn.forecasting import Forecaster
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,20 +24,6 @@ class Fold:
     context_length: int
 
 
-@dataclass(frozen=True, eq=False)
-class FoldScore:
-    """Errors of one fold.
-
-    Fields:
-        mse, mae: (channels,) mean squared and absolute error over all windows, their steps and every seen target, in
-            the units of the data (squared, for the first); NaN for a channel of which no target was seen.
-        num_windows: how many were scored."""
-
-    mse: np.ndarray
-    mae: np.ndarray
-    num_windows: int
-
-
 def rolling_origins(
     source: TrajectorySource,
     *,
@@ -58,7 +40,8 @@ def rolling_origins(
     steps from o_k up to, not including, o_k + fold_length; its validation part begins `context_length` steps earlier,
     as far as there are any, so that windows with that context have every target there. It trains on the steps from 0
     up to o_k - gap, or, not `expanding`, on the last of them, as many as the first fold has. No step lies outside
-    `source`: of a training split neither validation nor test data are touched.
+    `source`: of a training split neither validation nor test data are touched. Whatever was fitted to a training part,
+    `hf_tsdyn.series_evaluation.score_windows` scores it on all windows of the validation part.
 
     Args:
         min_train_length: fewest steps to train on in a row; by default those of a context and one target.
@@ -91,55 +74,3 @@ def rolling_origins(
         validation = SeriesPart(source, ranges, split=f"{name}-validation")
         folds.append(Fold(train, validation, origin, context_length))
     return folds
-
-
-def cross_validate(
-    fit: Callable[[TrajectorySource], Forecaster],
-    folds: Sequence[Fold],
-    *,
-    prediction_length: int,
-    batch_size: int = 256,
-) -> list[FoldScore]:
-    """Fit a forecaster to the training part of each fold, and score it on every window of the validation part.
-
-    Windows lie one step apart, each with the fold's context and `prediction_length` targets behind it; none is dropped.
-    A setting is chosen by the mean of its scores over the folds; to weigh channels alike, divide `mse` by a variance of
-    each channel from the training data.
-
-    Args:
-        fit: a function of the training part; what it returns forecasts (batch, context_length, channels).
-    Raises: ValueError if rows differ in their number of channels, a validation part is shorter than a window, or
-        forecasts have another shape than targets.
-    """
-    return [_score(fit(fold.train), fold, prediction_length, batch_size) for fold in folds]
-
-
-def _score(forecaster: Forecaster, fold: Fold, prediction_length: int, batch_size: int) -> FoldScore:
-    channels = np.unique(fold.validation.num_channels).tolist()
-    if len(channels) > 1:
-        raise ValueError(
-            f"every row must have the same channels to be scored by channel, found {channels} of them in "
-            f"{fold.validation.source!r}; cross-validate rows of one number of channels at a time."
-        )
-    windows = SequentialWindows(
-        fold.validation, context_length=fold.context_length, prediction_length=prediction_length, stride=1
-    )
-    sums = torch.zeros(3, channels[0], dtype=torch.float64)  # squared, absolute, seen
-    for first in range(0, len(windows), batch_size):
-        batch = windows.__getitems__(range(first, min(first + batch_size, len(windows))))
-        targets = batch["future_values"]
-        forecasts = forecaster.forecast(
-            batch["past_values"],
-            prediction_length=prediction_length,
-            past_observed_mask=batch.get("past_observed_mask"),
-        )
-        if forecasts.shape != targets.shape:
-            raise ValueError(
-                f"forecasts must have the shape of their targets, {tuple(targets.shape)}, found "
-                f"{tuple(forecasts.shape)} from {type(forecaster).__name__}; correct its forecast."
-            )
-        seen = batch.get("future_observed_mask", torch.ones_like(targets, dtype=torch.bool))
-        errors = torch.where(seen, forecasts.double() - targets.double(), 0.0)
-        sums += torch.stack([errors.square(), errors.abs(), seen.double()]).sum(dim=(1, 2))
-    mse, mae = (sums[:2] / sums[2]).numpy()
-    return FoldScore(mse, mae, len(windows))

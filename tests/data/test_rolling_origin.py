@@ -2,21 +2,20 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hf_tsdyn.baselines import Persistence
+from hf_tsdyn.channel_scaling import channel_statistics
 from hf_tsdyn.data import (
     SequentialWindows,
     SeriesDataset,
     SeriesOptions,
     SeriesPart,
     TrajectoryDataset,
-    carve_rows,
-    cross_validate,
     rolling_origins,
 )
+from hf_tsdyn.series_evaluation import score_windows
 
 WHOLE = SeriesOptions(validation_share=0.0, test_share=0.0)
 
@@ -30,20 +29,6 @@ def open_series(folder, values, name="series"):
 def steps(tmp_path_factory):
     """Two series of one channel, of 200 steps that count from 0."""
     return open_series(tmp_path_factory.mktemp("steps"), np.stack([np.arange(200)] * 2)[..., None])
-
-
-class Recorder:
-    """Forecasts the same number, and remembers the contexts it was given."""
-
-    def __init__(self, number=0.0):
-        self.number = number
-        self.contexts = []
-        self.masks = []
-
-    def forecast(self, past_values, *, prediction_length, past_observed_mask=None):
-        self.contexts.append(past_values)
-        self.masks.append(past_observed_mask)
-        return torch.full((past_values.shape[0], prediction_length, past_values.shape[2]), self.number)
 
 
 def steps_of(part, row=0):
@@ -159,72 +144,17 @@ def test_wrong_numbers_are_named(steps, wrong):
         rolling_origins(steps, **({"num_folds": 2, "fold_length": 10, "context_length": 4} | wrong))
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 256])
-def test_scores_are_means_over_every_window_step_and_row(tmp_path, batch_size):
-    rng = np.random.default_rng(0)
-    values = rng.standard_normal((2, 90, 3)).astype(np.float32)
-    folds = rolling_origins(open_series(tmp_path, values), num_folds=2, fold_length=15, context_length=6)
-    scores = cross_validate(lambda train: Persistence(), folds, prediction_length=4, batch_size=batch_size)
-    for score, origin in zip(scores, (60, 75), strict=True):
-        errors = np.stack(
-            [
-                values[row, start : start + 4] - values[row, start - 1]
-                for row in range(2)
-                for start in range(origin, origin + 15 - 4 + 1)
-            ]
-        ).astype(np.float64)
-        assert score.num_windows == len(errors) == 24
-        np.testing.assert_allclose(score.mse, (errors**2).mean(axis=(0, 1)), rtol=1e-6)
-        np.testing.assert_allclose(score.mae, np.abs(errors).mean(axis=(0, 1)), rtol=1e-6)
+def test_any_forecaster_is_scored_on_every_window_of_a_fold(tmp_path):
+    series = np.random.default_rng(0).standard_normal((120, 2)).cumsum(axis=0).astype(np.float32)
+    folds = rolling_origins(open_series(tmp_path, series), num_folds=2, fold_length=20, context_length=6)
+    for fold, origin in zip(folds, (80, 100), strict=True):
+        windows = SequentialWindows(fold.validation, context_length=6, prediction_length=4, stride=1)
+        errors = score_windows(Persistence(), windows, scale=[1.0, 2.0], show_progress=False)
+        expected = [series[start : start + 4] - series[start - 1] for start in range(origin, origin + 17)]
+        np.testing.assert_allclose(errors.squared, np.square(expected).mean(axis=1) / [1, 4], rtol=1e-5)
 
 
-def test_each_fold_is_fitted_to_its_own_training_part(steps):
-    parts, forecasters = [], []
-
-    def fit(train):
-        parts.append(train)
-        forecasters.append(Recorder(float(train.values(0).mean())))
-        return forecasters[-1]
-
-    folds = rolling_origins(steps, num_folds=3, fold_length=20, context_length=8, gap=10)
-    scores = cross_validate(fit, folds, prediction_length=20)
-    assert [steps_of(part)[-1] for part in parts] == [129, 149, 169]
-    assert [int(forecaster.contexts[0][0, -1, 0]) for forecaster in forecasters] == [139, 159, 179]
-    for score, origin, last in zip(scores, (140, 160, 180), (129, 149, 169), strict=True):
-        np.testing.assert_allclose(score.mae, origin + 9.5 - last / 2)
-
-
-def test_what_is_unseen_is_not_scored(tmp_path):
-    values = np.zeros((40, 3), np.float32)
-    values[30:35, 0] = np.nan
-    values[38, 1] = np.nan
-    values[30:, 2] = np.nan
-    folds = rolling_origins(open_series(tmp_path, values), num_folds=1, fold_length=10, context_length=8)
-    recorder = Recorder(2.0)
-    (score,) = cross_validate(lambda train: recorder, folds, prediction_length=5)
-    np.testing.assert_array_equal(score.mse, [4, 4, np.nan])
-    np.testing.assert_array_equal(score.mae, [2, 2, np.nan])
-    assert not recorder.masks[0][1:, -1, 0].all()
-
-
-def test_a_forecast_that_is_lost_spoils_its_score(steps):
-    folds = rolling_origins(steps, num_folds=1, fold_length=10, context_length=8)
-    (score,) = cross_validate(lambda train: Recorder(float("nan")), folds, prediction_length=5)
-    assert np.isnan(score.mse).all()
-
-
-def test_forecasts_of_another_shape_are_refused(steps):
-    class Short(Recorder):
-        def forecast(self, past_values, *, prediction_length, past_observed_mask=None):
-            return super().forecast(past_values, prediction_length=1)
-
-    folds = rolling_origins(steps, num_folds=1, fold_length=10, context_length=8)
-    with pytest.raises(ValueError, match=r"\(12, 5, 1\), found \(12, 1, 1\) from Short"):
-        cross_validate(lambda train: Short(), folds, prediction_length=5)
-
-
-def test_mixed_channel_counts_are_refused(oscillators):
-    data, _ = carve_rows(TrajectoryDataset(oscillators, "train"), 0.2, seed=0)
-    folds = rolling_origins(data, num_folds=1, fold_length=10, context_length=8)
-    with pytest.raises(ValueError, match=r"scored by channel, found \[2, 3\]"):
-        cross_validate(lambda train: Recorder(), folds, prediction_length=5)
+def test_what_is_fitted_to_a_fold_knows_nothing_behind_its_origin(steps):
+    for fold in rolling_origins(steps, num_folds=3, fold_length=20, context_length=8):
+        loc, _ = channel_statistics((fold.train.values(row) for row in range(len(fold.train))), 1)
+        assert loc == pytest.approx((fold.origin[0] - 1) / 2)

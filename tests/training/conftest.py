@@ -51,6 +51,12 @@ def _as_options(values, prefix):
 
 
 @pytest.fixture
+def dynonet_options():
+    """Command-line options of a tiny DynoNet."""
+    return ["--model.model_type", "dynonet", *_as_options(DYNONET, "model")]
+
+
+@pytest.fixture
 def start_options(oscillators, tmp_path):
     """Command-line options of a tiny run on the oscillators without those of the model, which `more` must name."""
 

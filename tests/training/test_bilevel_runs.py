@@ -10,34 +10,14 @@ from hf_tsdyn.models.dynonet import DynoNetForPrediction
 from training.run_config import load_run_config
 from training.train import main, prepare
 
-NETWORK = {
-    "num_channels": 2,
-    "context_length": 32,
-    "prediction_length": 8,
-    "controller_hidden_size": 6,
-    "controller_patch_length": 4,
-    "worker_hidden_size": 3,
-    "worker_context_length": 16,
-    "worker_patch_length": 4,
-    "trend_window": 5,
-}
-
 
 @pytest.fixture
-def options_of_run(start_options, waves):
+def options_of_run(start_options, dynonet_options, waves):
     """Command-line options of a bilevel run on the waves."""
 
     def options(*more, output="run", data=waves):
-        model = [item for name, value in NETWORK.items() for item in (f"--model.{name}", str(value))]
-        fixed = (
-            "--data.path",
-            str(data),
-            "--model.model_type",
-            "dynonet",
-            "--bilevel.controller_learning_rate",
-            "0.01",
-        )
-        return start_options(*fixed, *model, "--training.weight_decay", "1e-2", *more, output=output)
+        fixed = ("--data.path", str(data), "--bilevel.controller_learning_rate", "0.01")
+        return start_options(*fixed, *dynonet_options, "--training.weight_decay", "1e-2", *more, output=output)
 
     return options
 

@@ -136,14 +136,3 @@ def pool(values: Tensor, share: float | None) -> Tensor:
     """Add to each channel `share` times the mean over channels; None leaves that mean alone, (1, ...)."""
     mean = values.mean(dim=0, keepdim=True)
     return mean if share is None else values + share * mean
-
-
-__all__ = [
-    "fit_specialists",
-    "level_free",
-    "periodic_solution",
-    "pool",
-    "reduced_rank",
-    "ridge_solution",
-    "window_moments",
-]

@@ -19,7 +19,7 @@ TRAINING_SIGNALS = {
     "loss_weight": (0.5, 1.5, 1.0),
     "freeze_prob": (0.0, 1.0, 0.01),
 }
-"""Least, largest and first value of each signal that a bilevel trainer obeys."""
+"""Least, largest and first value of each signal that a bilevel trainer obeys; `worker_dropout` is the first rate."""
 
 NOISE_RANGE = 0.5
 """Largest deviation, in standard deviations of the window, of the noise on the workers' input in training."""

@@ -15,6 +15,9 @@ from .models import (
     DystformerForMaskedModeling,
     DystformerForPrediction,
     DystformerModel,
+    FSNetConfig,
+    FSNetForPrediction,
+    FSNetModel,
 )
 from .pipeline import ForecastPipeline
 
@@ -29,6 +32,9 @@ __all__ = [
     "DystformerForMaskedModeling",
     "DystformerForPrediction",
     "DystformerModel",
+    "FSNetConfig",
+    "FSNetForPrediction",
+    "FSNetModel",
     "ForecastOutput",
     "ForecastPipeline",
     "Forecaster",

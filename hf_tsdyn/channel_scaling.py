@@ -75,8 +75,9 @@ class ChannelScalingMixin(_Model):
 
     def to_scaled(self, values: Tensor) -> Tensor:
         """Return values (..., channels) of the data's units in the model's."""
-        dtype = torch.promote_types(values.dtype, self.loc.dtype)
-        return ((values.to(dtype) - self.loc.to(dtype)) / self.scale.to(dtype)).to(self.loc.dtype)
+        loc, scale = self.loc, self.scale
+        dtype = torch.promote_types(values.dtype, loc.dtype)
+        return ((values.to(dtype) - loc.to(dtype)) / scale.to(dtype)).to(loc.dtype)
 
     def fit_scaler(self, series: Iterable[ArrayLike]) -> None:
         """Set the scaler to mean and standard deviation of series (channels, time), NaN left out.

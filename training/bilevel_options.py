@@ -107,7 +107,7 @@ def _check_parameters(options: BilevelOptions, model: Any) -> None:
     roles = parameter_roles(model)
     learning = set(roles.controller) if options.controller_learning_rate > 0 else set()
     if options.mode != "lookahead" or not roles.learners:
-        learning -= model.hypergradient_only
+        learning -= model.without_gradient
     if not learning and not roles.learners:
         raise ValueError(
             "bilevel must have something to train, found nothing that a loss reaches with what is frozen and "

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -205,6 +206,8 @@ def _parser() -> ArgumentParser:
 def build_model_config(fields: dict[str, Any], task: Task = "forecast") -> PreTrainedConfig:
     """Return the architecture's configuration, refusing fields that it does not have.
 
+    Where an architecture has presets, `preset` names the one that holds but for the fields given beside it.
+
     Raises: ValueError on a missing `model_type` or one that `task` does not have, an unknown field, a wrong type or a
     broken rule.
     """
@@ -216,9 +219,12 @@ def build_model_config(fields: dict[str, Any], task: Task = "forecast") -> PreTr
         )
     config_class = CONFIG_MAPPING[model_type]
     given = {name: value for name, value in fields.items() if name != "model_type"}
+    build = config_class
+    if "preset" in given and hasattr(config_class, "from_preset"):
+        build = partial(config_class.from_preset, given.pop("preset"))  # pyright: ignore[reportAttributeAccessIssue]
     _check_model_fields(config_class, given)
     try:
-        return config_class(**given)
+        return build(**given)
     except Exception as error:  # strict dataclasses raise their own error classes, which name the field
         raise ValueError(f"model must fit {config_class.__name__}: {error}") from error
 
@@ -255,9 +261,8 @@ def claim_output_dir(resolved: dict[str, Any], output_dir: str | Path) -> None:
 
 def _decisive(resolved: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide the weights: not where the data lie, how batches are loaded, or what is scored."""
-    flat = flatten(resolved)
     idle = ("evaluation.", "data.path", "training.dataloader_", "training.save_total_limit")
-    return {key: value for key, value in flat.items() if not key.startswith(idle)}
+    return {key: value for key, value in flatten(resolved).items() if not key.startswith(idle)}
 
 
 def _set_precision(namespace: Namespace) -> None:

@@ -22,12 +22,16 @@ class WindowTrainer(Trainer):
         weight_averaging: validate and save an average of the weights, and leave it in the model at the end.
     Attributes:
         closed_form_seconds: of a processor, that fitting the model took before its training; None if nothing was.
+    Raises: ValueError on fp16 with a model that keeps averages of its gradients.
     """
 
     def __init__(self, *, weight_averaging: WeightAveraging | None = None, **arguments: Any):
+        _check_precision(arguments["model"], arguments["args"])
         super().__init__(**arguments)
         self.closed_form_seconds: float | None = None
         self._average = None
+        if hasattr(self.model, "after_optimizer_step"):
+            self.add_callback(_GradientsToState())
         if weight_averaging is not None:
             self._average = AveragedWeights(weight_averaging, cast(nn.Module, self.model))
             self.add_callback(_Averaging(self._average))
@@ -102,6 +106,24 @@ class WindowTrainer(Trainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self._average is not None:
             self._average.resume(Path(resume_from_checkpoint))
+
+
+def _check_precision(model: Any, arguments: TrainingArguments) -> None:
+    """Raise ValueError if gradients that a model averages would come scaled, and not finite at times."""
+    if arguments.fp16 and hasattr(model, "after_optimizer_step"):
+        raise ValueError(
+            f"{model.config.model_type!r}, which averages its gradients, must be trained in float32 or bfloat16, found "
+            "fp16; set mixed_precision to another."
+        )
+
+
+class _GradientsToState(TrainerCallback):
+    """Let a model that keeps averages of its gradients take in each step's, before they are cleared."""
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        kwargs["model"].after_optimizer_step(online=False)
 
 
 class _Averaging(TrainerCallback):

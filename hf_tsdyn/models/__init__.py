@@ -3,11 +3,13 @@
 from .alrnn import ALRNNConfig, ALRNNForPrediction, ALRNNModel
 from .dynonet import DynoNetConfig, DynoNetForPrediction, DynoNetModel
 from .dystformer import DystformerConfig, DystformerForMaskedModeling, DystformerForPrediction, DystformerModel
+from .fsnet import FSNetConfig, FSNetForPrediction, FSNetModel
 
 ARCHITECTURES = {
     ALRNNConfig.model_type: ALRNNForPrediction,
     DynoNetConfig.model_type: DynoNetForPrediction,
     DystformerConfig.model_type: DystformerForPrediction,
+    FSNetConfig.model_type: FSNetForPrediction,
 }
 """The forecasting model of each architecture, by `model_type`."""
 
@@ -27,4 +29,7 @@ __all__ = [
     "DystformerForMaskedModeling",
     "DystformerForPrediction",
     "DystformerModel",
+    "FSNetConfig",
+    "FSNetForPrediction",
+    "FSNetModel",
 ]

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from hf_tsdyn.models import ARCHITECTURES, ALRNNConfig, DynoNetConfig, DystformerConfig
+from hf_tsdyn.models import ARCHITECTURES, ALRNNConfig, DynoNetConfig, DystformerConfig, FSNetConfig
 
 TINY_CONFIGS = {
     "alrnn": ALRNNConfig(
@@ -40,6 +40,20 @@ TINY_CONFIGS = {
         ffn_dim=48,
         num_poly_feats=4,
         num_rff=8,
+    ),
+    "fsnet": FSNetConfig.from_preset(
+        "ultra",
+        num_channels=3,
+        context_length=16,
+        prediction_length=8,
+        hidden_size=8,
+        num_hidden_layers=3,
+        representation_size=24,
+        controller_size=12,
+        num_memory_slots=6,
+        head_dropout=0.0,
+        controller_dropout=0.0,
+        identity_start=True,
     ),
 }
 

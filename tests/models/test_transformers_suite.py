@@ -51,7 +51,8 @@ NO_ATTENTION = (
     "test_attn_implementation_composite_models",
 )
 SKIPPED_BY_THE_SUITE = dict.fromkeys(
-    ("ALRNNModel", "ALRNNForPrediction", "DynoNetModel", "DynoNetForPrediction"), NO_ATTENTION
+    ("ALRNNModel", "ALRNNForPrediction", "DynoNetModel", "DynoNetForPrediction", "FSNetModel", "FSNetForPrediction"),
+    NO_ATTENTION,
 )
 COMMON_TESTS = ("test_modeling_common.py", "test_configuration_common.py")
 # What the common tests import beside each other and do not need for models that neither generate nor export.

@@ -184,7 +184,7 @@ class DynoNetForPrediction(ForecastMixin, DynoNetPreTrainedModel):
         return self.config.context_length
 
     @property
-    def hypergradient_only(self) -> frozenset[str]:
+    def without_gradient(self) -> frozenset[str]:
         """Names of the parameters that no forecast depends on: they say how workers learn, and learn by look-ahead."""
         heads = ("model.controller.training_signals.", "model.controller.input_noise.")
         return frozenset(name for name, _ in self.named_parameters() if name.startswith(heads))

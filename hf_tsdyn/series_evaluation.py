@@ -18,6 +18,7 @@ from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .data.time_features import time_feature_arguments
 from .data.windows import SequentialWindows
 from .forecasting import Forecaster
 from .results import write_atomically
@@ -163,7 +164,8 @@ def _check_channels(windows: SequentialWindows, scale: np.ndarray) -> None:
 def _forecast(forecaster: Forecaster, batch: Mapping[str, Tensor], indices: np.ndarray) -> Tensor:
     past, shape = batch["past_values"], batch["future_values"].shape
     mask = batch.get("past_observed_mask")
-    forecast = forecaster.forecast(past, prediction_length=shape[1], past_observed_mask=mask).cpu()
+    features = time_feature_arguments(forecaster, batch.get("past_time_features"))
+    forecast = forecaster.forecast(past, prediction_length=shape[1], past_observed_mask=mask, **features).cpu()
     if forecast.shape != shape:
         raise ValueError(f"forecasts must have the shape {tuple(shape)}, found {tuple(forecast.shape)}; correct that.")
     lost = indices[~forecast.isfinite().all(dim=2).all(dim=1).numpy()].tolist()

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hf_tsdyn.data.time_features import time_feature_arguments
 from hf_tsdyn.data.windows import SequentialWindows
 from hf_tsdyn.provenance import hardware_class, package_versions
 
@@ -17,15 +18,21 @@ HIDDEN_SHARE = 0.4
 
 
 def save_probe(model: Any, windows: SequentialWindows, path: Path) -> None:
-    """Save a forecast of the first validation window, two and a half blocks long, or of a masked model a completion."""
-    past_values = windows.__getitems__([0])["past_values"].contiguous()
+    """Save a forecast of the first validation window, two and a half blocks long, or of a masked model a completion.
+
+    The forecast of a model that takes time features is one block long: it has none of the steps after the context.
+    """
+    window = windows.__getitems__([0])
+    past_values = window["past_values"].contiguous()
+    features = time_feature_arguments(model, window.get("past_time_features"))
     if windows.prediction_length == 0:
         mask = torch.rand(past_values.shape, generator=torch.Generator().manual_seed(0)) < HIDDEN_SHARE
         outcome = {"mask": mask, "completion": model.cpu().complete(past_values, mask).contiguous()}
     else:
-        length = model.config.prediction_length * 5 // 2
-        outcome = {"forecast": model.cpu().forecast(past_values, prediction_length=length).contiguous()}
-    save_file({"past_values": past_values, **outcome}, path)
+        block = model.config.prediction_length
+        length = block if features else block * 5 // 2
+        outcome = {"forecast": model.cpu().forecast(past_values, prediction_length=length, **features).contiguous()}
+    save_file({"past_values": past_values, **features, **outcome}, path)
 
 
 def _repeat(model: Any, probe: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -33,7 +40,8 @@ def _repeat(model: Any, probe: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     if "completion" in probe:
         return model.complete(probe["past_values"], probe["mask"]), probe["completion"]
     length = probe["forecast"].shape[1]
-    return model.forecast(probe["past_values"], prediction_length=length), probe["forecast"]
+    features = time_feature_arguments(model, probe.get("past_time_features"))
+    return model.forecast(probe["past_values"], prediction_length=length, **features), probe["forecast"]
 
 
 def verify_reload(model: Any, checkpoint: Path, summary: Mapping[str, Any]) -> str:

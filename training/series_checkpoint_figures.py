@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from hf_tsdyn.data.series import SeriesDataset, TrajectorySource
+from hf_tsdyn.data.time_features import time_feature_arguments
 from hf_tsdyn.dynonet_figures import control_figure, track_controller, training_signals_figure
 from hf_tsdyn.figures import save_figure
 from hf_tsdyn.series_evaluation import WindowErrors
@@ -74,7 +75,7 @@ def _draw(
         figures["forecasts"] = _forecasts(source, times, names, shown, end, protocol.context_length, max(horizons))
     if start in forecasters and times is not None and len(source) == 1:
         figures["difference"] = _difference(errors, evaluation, start, times)
-    if getattr(model.config, "controller", False) and window is not None:
+    if hasattr(model, "signals") and model.config.controller and window is not None:
         stride = -(-source.lengths[0] // MOST_TRACKED)
         track = track_controller(model, source.values(0).T, stride=int(stride))
         if track.panels:
@@ -109,10 +110,13 @@ def _forecasts(
     """The window whose context ends before step `end`, and the last of that context."""
     values = np.array(source.values(0).T)
     past, future = values[end - length : end], values[end : end + horizon]
-    forecasts = {
-        name: each.forecast(torch.from_numpy(past)[None], prediction_length=horizon)[0].cpu().numpy()
-        for name, each in forecasters.items()
-    }
+    features = source.time_features(0)
+    places = None if features is None else torch.from_numpy(features[:, end - length : end].T.copy())[None]
+    forecasts = {}
+    for name, each in forecasters.items():
+        arguments = time_feature_arguments(each, places)
+        forecast = each.forecast(torch.from_numpy(past)[None], prediction_length=horizon, **arguments)
+        forecasts[name] = forecast[0].cpu().numpy()
     seen = min(length, 2 * horizon)
     dates = None if times is None else times[end - seen : end + horizon]
     return channel_forecasts_figure(past[-seen:], future, forecasts, channel_names=names, times=dates)

@@ -41,6 +41,8 @@ class SweepData(SeriesOptions):
         super().__post_init__()
         if self.months is not None:
             raise ValueError(f"a sweep must be cut by shares, found data.months={self.months}; leave it out.")
+        if self.time_features:
+            raise ValueError("a sweep's models read no dates, found data.time_features; leave it out.")
         if self.validation_share == 0:
             raise ValueError("data.validation_share must be above 0, found 0; it selects checkpoints: give 0.2.")
         if self.test_path is not None and self.test_share > 0:

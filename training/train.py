@@ -24,6 +24,7 @@ import numpy as np
 from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 
 from hf_tsdyn.data.series import TrajectorySource
+from hf_tsdyn.data.time_features import check_time_features
 from hf_tsdyn.data.windows import RandomWindows, SequentialWindows, identity
 from hf_tsdyn.metrics.pointwise import context_std
 from hf_tsdyn.provenance import hardware_class, package_versions
@@ -53,7 +54,8 @@ class RunWindows(NamedTuple):
 def build_windows(config: RunConfig, model: PreTrainedConfig) -> RunWindows:
     """Return windows of the model's lengths; without a future where the task is to complete masked windows.
 
-    Raises: ValueError if the dataset is not the one that `data.fingerprint` names, or too short for a window.
+    Raises: ValueError if the dataset is not the one that `data.fingerprint` names, too short for a window, or has other
+        time features than the model takes.
     """
     data, arguments = config.data, config.training
     prediction_length, look_back = model.prediction_length, model.context_length
@@ -66,6 +68,7 @@ def build_windows(config: RunConfig, model: PreTrainedConfig) -> RunWindows:
             f"data.path must hold the dataset of fingerprint {data.fingerprint}, found {source.fingerprint} in "
             f"{data.path}; generate that dataset again, or drop data.fingerprint."
         )
+    check_time_features(source.time_features(0), num_time_features=getattr(model, "num_time_features", 0))
     samples = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     drawn = {
         "num_windows": max(arguments.max_steps, 1) * samples,

@@ -5,13 +5,8 @@ from hf_tsdyn.data.parts import SeriesPart, carve_end, carve_rows
 from hf_tsdyn.data.rolling_origin import Fold, rolling_origins
 from hf_tsdyn.data.series import SeriesDataset, SeriesOptions, TrajectorySource
 from hf_tsdyn.data.trajectories import FEATURES, Trajectory, TrajectoryDataset
-from hf_tsdyn.data.windows import (
-    ChannelBucketSampler,
-    RandomWindows,
-    SequentialWindows,
-    WindowDataset,
-    identity,
-)
+from hf_tsdyn.data.window_dataset import WindowDataset
+from hf_tsdyn.data.windows import ChannelBucketSampler, RandomWindows, SequentialWindows, identity
 
 __all__ = [
     "FEATURES",

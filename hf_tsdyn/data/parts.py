@@ -90,6 +90,11 @@ class SeriesPart:
         times = self.source.times(self.rows.item(row))
         return None if times is None else times[slice(*self.ranges[row].tolist())]
 
+    def time_features(self, row: int) -> np.ndarray | None:
+        """Return (features, time) of one row, a view of the source's; None where it has none."""
+        features = self.source.time_features(self.rows.item(row))
+        return None if features is None else features[:, slice(*self.ranges[row].tolist())]
+
     def __getitem__(self, row: int) -> Trajectory:
         trajectory = self.source[self.rows.item(row)]
         first, end = self.ranges[row].tolist()

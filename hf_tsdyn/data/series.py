@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from hf_tsdyn.data.series_files import SeriesFile, find_series_files, read_series_file
+from hf_tsdyn.data.time_features import time_features
 from hf_tsdyn.data.trajectories import Trajectory
 
 SPLITS = ("train", "validation", "test")
@@ -36,6 +37,8 @@ class TrajectorySource(Protocol):
 
     def values(self, row: int) -> np.ndarray: ...
 
+    def time_features(self, row: int) -> np.ndarray | None: ...
+
 
 @dataclass(frozen=True)
 class SeriesOptions:
@@ -51,6 +54,8 @@ class SeriesOptions:
         months: lengths of training, validation and test split, in months of 30 days, from the first step on; what
             comes after them belongs to no split. (12, 4, 4) cuts hourly series before steps 8640, 11520 and 14400,
             as is the custom for ETTh1 and ETTh2.
+        time_features: describe the place of each step in the calendar too, as `hf_tsdyn.data.time_features` does, for
+            models that read it beside the values; needs dates.
     Raises: ValueError on shares below 0 or that leave nothing to train on, columns that are none or repeated, or months
         that are not three whole numbers, the first of them above 0."""
 
@@ -59,6 +64,7 @@ class SeriesOptions:
     validation_share: float = 0.15
     test_share: float = 0.15
     months: tuple[int, int, int] | None = None
+    time_features: bool = False
 
     def __post_init__(self) -> None:
         shares = (self.validation_share, self.test_share)
@@ -142,7 +148,7 @@ class SeriesDataset:
         FileNotFoundError: nothing at `path`, or a folder without such files.
         ValueError: a split without a step; a file that is no series of finite numbers; columns that are
             missing or not numeric; files with the same columns in another order; times that are missing, out of
-            order or unevenly spaced; names that repeat.
+            order or unevenly spaced; no dates where time features are asked for; names that repeat.
     """
 
     def __init__(
@@ -168,6 +174,7 @@ class SeriesDataset:
         self._item_ids: list[str] = []
         self._dts: list[float] = []
         self._times: list[np.ndarray | None] = []
+        self._time_features: list[np.ndarray | None] = []
         self.systems: list[str] = []
         self.channel_names: list[tuple[str, ...]] = []
         orders: dict[frozenset[str], tuple[Path, tuple[str, ...]]] = {}
@@ -196,7 +203,9 @@ class SeriesDataset:
             self._values.append(_read_only(np.asarray(series[:, first:end], np.float32)))
             self._item_ids.append(item_id)
             self._dts.append(content.dt)
-            self._times.append(None if content.times is None else _read_only(content.times[first:end]))
+            times = None if content.times is None else _read_only(content.times[first:end])
+            self._times.append(times)
+            self._time_features.append(_features(times, file) if self.options.time_features else None)
             self.systems.append(file.stem)
             self.channel_names.append(content.channel_names)
 
@@ -218,6 +227,12 @@ class SeriesDataset:
 
         Dates with a time zone are in UTC; steps that lie between seconds have a finer unit."""
         return self._times[row]
+
+    def time_features(self, row: int) -> np.ndarray | None:
+        """Return the place of each step of one row in the calendar: (features, time) float32, read-only.
+
+        `hf_tsdyn.data.time_features` says which features; None unless the options ask for them."""
+        return self._time_features[row]
 
     def __getitem__(self, row: int) -> Trajectory:
         values = self._values[row]
@@ -255,6 +270,15 @@ def _check_same_order(found: tuple[Path, tuple[str, ...]], first: tuple[Path, tu
         )
 
 
+def _features(times: np.ndarray | None, file: Path) -> np.ndarray:
+    if times is None:
+        raise ValueError(
+            f"time_features must be those of dates, found none in {file}; name their column with time_column, or leave "
+            "time_features out."
+        )
+    return _read_only(np.ascontiguousarray(time_features(times).T))
+
+
 def _read_only(array: np.ndarray) -> np.ndarray:
     view = array.view()
     view.flags.writeable = False
@@ -262,7 +286,8 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 
 def _hash(files: list[Path], options: SeriesOptions) -> str:
-    idle = ("months",) if options.months is None else ("validation_share", "test_share")
+    idle = {"months"} if options.months is None else {"validation_share", "test_share"}
+    idle |= set() if options.time_features else {"time_features"}
     deciding = {name: value for name, value in asdict(options).items() if name not in idle}
     digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode())
     for file in files:

@@ -4,7 +4,7 @@ import difflib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ class Trajectory:
         values: (channels, time), read-only view of the file, in the system's own units; NaN = unseen.
         dt, period, lyapunov_time: in the system's own time; no `lyapunov_time` where none can be trusted.
         initial_condition: the state at the first stored point; with `parameters` it reproduces the row.
+        generation: how the row was made; where its parameters switch, `schedule` says when and to what.
     """
 
     item_id: str
@@ -53,6 +54,7 @@ class Trajectory:
     lyapunov_time: float | None
     parameters: dict[str, Any]
     initial_condition: np.ndarray
+    generation: dict[str, Any] = field(default_factory=dict)
 
 
 class TrajectoryDataset:
@@ -119,6 +121,10 @@ class TrajectoryDataset:
         shape = (self.num_channels.item(row), self.lengths.item(row))
         return np.ndarray(shape, np.float32, self._floats[self._batch_of_row.item(row)], 4 * offset)
 
+    def time_features(self, row: int) -> None:
+        """Return None: the time of a system of equations has no calendar."""
+        return None
+
     def __getitem__(self, row: int) -> Trajectory:
         batch, place = self._batches[self._batch_of_row[row]], self._place_in_batch.item(row)
 
@@ -135,6 +141,7 @@ class TrajectoryDataset:
             lyapunov_time=cell("lyapunov_time"),
             parameters=json.loads(cell("parameters")),
             initial_condition=np.array(cell("initial_condition"), dtype=np.float64),
+            generation=json.loads(cell("generation")),
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def reason_text(reason: str) -> str:
 def item_parameters(config: GenerationConfig, system: System, item: PlanItem) -> np.ndarray:
     """Return the (num_parameters,) parameters of an item: the defaults at index 0 where they are included."""
     perturbation = config.perturbation
-    if perturbation.include_default_parameters and item.parameter_index == 0:
+    if perturbation.include_default_parameters and item.parameter_index == item.regime == 0:
         return system.parameter_vector
     draw = draw_parameters(
         len(system.parameter_vector),

@@ -1,24 +1,17 @@
 """The settings of one dataset: a tree of dataclasses that check themselves."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from data_generation.acceptance import LyapunovConfig, ValidityConfig
+from data_generation.rules import require, require_unique
+from data_generation.switching import SwitchingConfig
 
 SPLITS = ("train", "validation", "test")
 
 # Where and how to run: everything else in the tree decides what the data are.
 RUN_FIELDS = ("output", "jobs", "backend", "shard", "dry_run", "push_to_hub")
-
-
-def _require(holds: bool, rule: str, found: object, remedy: str) -> None:
-    if not holds:
-        raise ValueError(f"{rule}, found {found!r}; {remedy}.")
-
-
-def _require_unique(what: str, names: Sequence[str]) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    _require(not repeated, f"{what} must name each system once", repeated, "remove the repetitions")
 
 
 @dataclass(frozen=True)
@@ -39,8 +32,8 @@ class CandidatesConfig:
     def __post_init__(self) -> None:
         for name in ("num_parameter_sets", "num_initial_conditions", "num_pairs"):
             value = getattr(self, name)
-            _require(value >= 0, f"{name} must not be negative", value, "give 0 to leave the split out")
-        _require_unique("systems of a split", self.systems or [])
+            require(value >= 0, f"{name} must not be negative", value, "give 0 to leave the split out")
+        require_unique("systems of a split must name each system", self.systems or [])
 
 
 @dataclass(frozen=True)
@@ -76,20 +69,20 @@ class PerturbationConfig:
     def __post_init__(self) -> None:
         for name in ("sign_match", "ignore_probability"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"{name} must be a probability", value, "give a number from 0 to 1")
-        _require(
+            require(0 <= value <= 1, f"{name} must be a probability", value, "give a number from 0 to 1")
+        require(
             0 < self.parameter_scale < math.inf,
             "parameter_scale must be positive and finite",
             self.parameter_scale,
             "give 0.2 to 1.0, or num_parameter_sets 1 for the unperturbed systems alone",
         )
-        _require(
+        require(
             0 <= self.initial_condition_scale < math.inf,
             "initial_condition_scale must not be negative",
             self.initial_condition_scale,
             "give 0 for the stored initial condition alone",
         )
-        _require(
+        require(
             0 <= self.observation_noise < math.inf,
             "observation_noise must be finite and not negative",
             self.observation_noise,
@@ -120,14 +113,14 @@ class IntegrationConfig:
     max_abs: float = 1e4
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.num_points >= 64,
             "num_points must be at least 64",
             self.num_points,
             "raise it",
         )
         span = self.num_periods if isinstance(self.num_periods, list) else [self.num_periods] * 2
-        _require(
+        require(
             len(span) == 2 and 0 < span[0] <= span[1] < math.inf,
             "num_periods must be positive and finite, or [low, high] of such numbers",
             self.num_periods,
@@ -135,14 +128,14 @@ class IntegrationConfig:
         )
         for name in ("rtol", "atol", "max_abs"):
             value = getattr(self, name)
-            _require(0 < value < math.inf, f"{name} must be positive and finite", value, "give such a number")
-        _require(
+            require(0 < value < math.inf, f"{name} must be positive and finite", value, "give such a number")
+        require(
             0 <= self.transient_periods < math.inf,
             "transient_periods must not be negative",
             self.transient_periods,
             "give 0 to store the series from its initial condition on",
         )
-        _require(self.max_steps >= 1, "max_steps must be at least 1", self.max_steps, "50 000 is usual")
+        require(self.max_steps >= 1, "max_steps must be at least 1", self.max_steps, "50 000 is usual")
 
 
 @dataclass(frozen=True)
@@ -172,91 +165,11 @@ class SkewProductConfig:
     couplings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _require(bool(self.kinds), "kinds must name at least one coupling", self.kinds, "give [additive]")
-        _require(self.rank >= 1, "rank must be at least 1", self.rank, "give 1")
-        _require(0 < self.strength < math.inf, "strength must be positive and finite", self.strength, "give 0.3 to 3")
-        _require(self.max_period_ratio >= 1, "max_period_ratio must be at least 1", self.max_period_ratio, "give 10")
-        _require_unique("parents", [] if self.parents == "all" else self.parents)
-
-
-OPTIONAL_CHECKS = (
-    "outlier", "decaying", "shrinking", "linear", "limit_cycle", "few_peaks", "not_stationary", "regular",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class ValidityConfig:
-    """The checks in `data_generation.validity`, and their thresholds.
-
-    Args:
-        checks: those of `OPTIONAL_CHECKS` to run; values that are not finite or too large, fixed points and channels
-            that do not move are always rejected.
-        max_z: largest distance of a value from its channel's mean, in standard deviations.
-        min_channel_spread: smallest standard deviation of any channel, relative to its largest magnitude.
-        min_tail_spread: smallest spread of the last quarter, in standard deviations of the known attractor.
-        min_tail_ratio: smallest spread of the last quarter, relative to that of the whole series.
-        min_spread_growth: smallest of the largest growth of a channel's spread from one eighth to the next.
-        max_line_share: largest share of the variance along the first principal axis.
-        min_return_distance: smallest distance of the second half to any earlier stretch of the series.
-        min_num_peaks: fewest peaks in the spectrum of the channel that has most.
-        min_peak_power: least height and prominence of a peak, relative to the largest power of its channel.
-        max_unit_root_p: level of both tests of stationarity, KPSS and ADF.
-        min_growth_correlation: least K of the 0-1 test that counts as diffusion.
-        min_diffusing_share: least share of the 0-1 test's walks that diffuse, in the channel where most do."""
-
-    checks: list[str] = field(default_factory=lambda: list(OPTIONAL_CHECKS))
-    max_z: float = 15.0
-    min_channel_spread: float = 1e-5
-    min_tail_spread: float = 1e-3
-    min_tail_ratio: float = 0.1
-    min_spread_growth: float = 1.0
-    max_line_share: float = 0.99
-    min_return_distance: float = 0.01
-    min_num_peaks: int = 4
-    min_peak_power: float = 1e-5
-    max_unit_root_p: float = 0.05
-    min_growth_correlation: float = 0.2
-    min_diffusing_share: float = 0.2
-
-    def __post_init__(self) -> None:
-        known = ", ".join(OPTIONAL_CHECKS)
-        for name in self.checks:
-            _require(name in OPTIONAL_CHECKS, "checks must hold names of checks only", name, f"choose among {known}")
-        repeated = sorted({name for name in self.checks if self.checks.count(name) > 1})
-        _require(not repeated, "checks must name each check once", repeated, "remove the repetitions")
-        for name, value in asdict(self).items():
-            if name != "checks":
-                _require(0 <= value < math.inf, f"{name} must be finite and not negative", value, "give such a number")
-
-
-@dataclass(frozen=True)
-class LyapunovConfig:
-    """The largest Lyapunov exponent of accepted trajectories, from their own equations.
-
-    Args:
-        num_periods: dominant periods over which the exponent is measured; 0 leaves it out, and only unperturbed systems
-            get a Lyapunov time, where dysts' exponent can be trusted.
-        transient_periods: periods before, in which the tangent turns into the fastest direction.
-        min_rate: exponent x period above which a trajectory counts as clearly chaotic and gets a Lyapunov time.
-        reject_regular: reject trajectories whose exponent, errors allowed for, lies below `min_rate`.
-        reject_bifurcated: reject a trajectory if of it and its unperturbed parent one is chaotic and one is not."""
-
-    num_periods: float = 100.0
-    transient_periods: float = 10.0
-    min_rate: float = 0.02
-    reject_regular: bool = False
-    reject_bifurcated: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("num_periods", "transient_periods", "min_rate"):
-            value = getattr(self, name)
-            _require(0 <= value < math.inf, f"{name} must be finite and not negative", value, "give such a number")
-        _require(
-            self.num_periods > 0 or not (self.reject_regular or self.reject_bifurcated),
-            "reject_regular and reject_bifurcated need an exponent",
-            self.num_periods,
-            "give lyapunov.num_periods 100",
-        )
+        require(bool(self.kinds), "kinds must name at least one coupling", self.kinds, "give [additive]")
+        require(self.rank >= 1, "rank must be at least 1", self.rank, "give 1")
+        require(0 < self.strength < math.inf, "strength must be positive and finite", self.strength, "give 0.3 to 3")
+        require(self.max_period_ratio >= 1, "max_period_ratio must be at least 1", self.max_period_ratio, "give 10")
+        require_unique("parents must name each system", [] if self.parents == "all" else self.parents)
 
 
 @dataclass(frozen=True)
@@ -269,6 +182,7 @@ class GenerationConfig:
         systems: "all" of dysts, or names: of dysts, skew products `Driver->Response`, and functions of your own by
             import path, `package.module:function`.
         splits: candidates per system.
+        switching: make streams of the candidates, whose parameters jump; null keeps a trajectory's parameters.
         rows_per_shard: candidates per file; rejected ones leave a file shorter.
         jobs: processes at once; -1 = one per core.
         backend: dask, ray or another joblib backend; null = the active `joblib.parallel_config`, loky by default.
@@ -285,6 +199,7 @@ class GenerationConfig:
     skew_products: SkewProductConfig = field(default_factory=SkewProductConfig)
     validity: ValidityConfig = field(default_factory=ValidityConfig)
     lyapunov: LyapunovConfig = field(default_factory=LyapunovConfig)
+    switching: SwitchingConfig | None = None
     rows_per_shard: int = 1024
     jobs: int = -1
     backend: str | None = None
@@ -293,21 +208,27 @@ class GenerationConfig:
     push_to_hub: str | None = None
 
     def __post_init__(self) -> None:
-        _require(bool(self.output), "output must name a folder", self.output, "give --output DIR")
-        _require(self.seed >= 0, "seed must not be negative", self.seed, "give 0 or more")
-        _require(self.rows_per_shard >= 1, "rows_per_shard must be at least 1", self.rows_per_shard, "raise it")
-        _require(self.jobs >= 1 or self.jobs == -1, "jobs must be at least 1, or -1", self.jobs, "give -1")
+        require(bool(self.output), "output must name a folder", self.output, "give --output DIR")
+        require(self.seed >= 0, "seed must not be negative", self.seed, "give 0 or more")
+        require(self.rows_per_shard >= 1, "rows_per_shard must be at least 1", self.rows_per_shard, "raise it")
+        require(self.jobs >= 1 or self.jobs == -1, "jobs must be at least 1, or -1", self.jobs, "give -1")
+        if self.switching is not None:
+            self.switching.check_length(self.integration.num_points)
         index, slash, count = (self.shard or "0/1").partition("/")
         is_share = bool(slash) and index.isdecimal() and count.isdecimal() and int(index) < int(count)
-        _require(is_share, 'shard must be "i/n" with i from 0 to n - 1', self.shard, 'give "0/4", for example')
+        require(is_share, 'shard must be "i/n" with i from 0 to n - 1', self.shard, 'give "0/4", for example')
         if self.systems != "all":
             splits = (self.splits.train, self.splits.validation, self.splits.test)
             is_any = bool(self.systems) or any(split.systems or split.num_pairs for split in splits)
-            _require(is_any, "systems must name at least one system", self.systems, 'give "all"')
-            _require_unique("systems", self.systems)
+            require(is_any, "systems must name at least one system", self.systems, 'give "all"')
+            require_unique("systems must name each system", self.systems)
 
 
 def data_settings(config: GenerationConfig) -> dict[str, Any]:
-    """Return, as nested dictionaries, the settings that decide the data: all but `RUN_FIELDS`, systems sorted."""
+    """Return, as nested dictionaries, the settings that decide the data: all but `RUN_FIELDS`, systems sorted.
+
+    `switching` is there only where parameters switch, so that other datasets have the settings that they always had."""
     settings = {name: value for name, value in asdict(config).items() if name not in RUN_FIELDS}
+    if config.switching is None:
+        del settings["switching"]
     return settings | {"systems": config.systems if config.systems == "all" else sorted(config.systems)}

@@ -71,7 +71,7 @@ The files of `data` are also a gluonts `FileDataset` (`freq="s"`, `one_dim_targe
 |---|---|---|
 {column_rows}
 
-## How it was made
+{switching}## How it was made
 
 Save the settings below as `dataset.yaml`, and run
 
@@ -126,6 +126,20 @@ GALLERY = f"""![The first trajectory of each system, of at most {MAX_PANELS}]({G
 
 """
 
+SWITCHING = """## Parameters that switch
+
+Every {steps_per_regime} points the parameters of a row jump, and the trajectory goes on from its state. Rows named
+`...-abrupt` take a new regime each time; rows named `...-recurring` show {num_regimes} regimes once each, and then all
+of them again and again, each time in another drawn order. Up to point {num_shared} the two are the same series. With
+the parameters of each regime a trajectory of its own passed all checks; no stretch dies out or turns periodic.
+
+In `generation`, `schedule` holds of each stretch its `first_step`, the number of its `regime`, `parameters`, the raw
+state at its first point as `initial_condition`, and `lyapunov_time`: integrating these parameters from there, from time
+`first_step` x `dt` on, gives its points, but for observation noise. The columns `parameters` and `initial_condition`
+are those of the first stretch, and `lyapunov_time` is null.
+
+"""
+
 # Of exponent x period; below 0.02 a system is not clearly chaotic.
 EXPONENT_BINS = (-np.inf, 0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, np.inf)
 BAR_LENGTH = 30
@@ -156,6 +170,7 @@ def render_card(manifest: dict[str, Any], statistics: RowStatistics, *, has_gall
         split_rows="\n".join(_split_row(split, systems) for split in splits),
         first_split=splits[0],
         column_rows="\n".join(f"| `{name}` | {_type_name(name)} | {COLUMNS[name]} |" for name in FEATURES),
+        switching=_switching_text(config.get("switching")),
         settings=yaml.safe_dump(config, sort_keys=False),
         versions=versions,
         fingerprint=manifest["fingerprint"],
@@ -208,6 +223,12 @@ def _split_row(split: str, systems: dict[str, Any]) -> str:
 def _pairs_text(systems: dict[str, Any]) -> str:
     num_pairs = sum("->" in name for name, entry in systems.items() if entry["accepted"])
     return f", {num_pairs} of them skew products of two," if num_pairs else ""
+
+
+def _switching_text(switching: dict[str, Any] | None) -> str:
+    if switching is None:
+        return ""
+    return SWITCHING.format(**switching, num_shared=switching["steps_per_regime"] * switching["num_regimes"])
 
 
 def _type_name(column: str) -> str:

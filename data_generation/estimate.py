@@ -10,9 +10,9 @@ from pathlib import Path
 import joblib
 import numpy as np
 
-from data_generation.candidates import generate_candidates
 from data_generation.config import SPLITS, GenerationConfig
 from data_generation.plan import PlanItem, Shard
+from data_generation.streams import generate_rows
 from data_generation.writer import record_batch
 
 SAMPLE_PER_SYSTEM = 16
@@ -85,9 +85,9 @@ def estimate_run(config: GenerationConfig, shards: Sequence[Shard], *, budget_se
 def _sample(config: GenerationConfig, items: Sequence[PlanItem]) -> Sample:
     chosen = [items[place] for place in np.unique(np.linspace(0, len(items) - 1, SAMPLE_PER_SYSTEM).astype(int))]
     start = time.process_time()
-    generate_candidates(config, chosen[:1])
+    generate_rows(config, chosen[:1])
     ready = time.process_time()
-    rows = generate_candidates(config, chosen).rows
+    rows = generate_rows(config, chosen).rows
     seconds = (time.process_time() - ready) / len(chosen)
     return Sample(
         num_candidates=len(chosen),

@@ -12,13 +12,13 @@ from joblib import Parallel, delayed
 from joblib.parallel import get_active_backend
 from tqdm import tqdm
 
-from data_generation.candidates import generate_candidates
 from data_generation.config import GenerationConfig, data_settings
 from data_generation.dataset_card import card_text
 from data_generation.folder import DatasetFolder, ShardRecord, build_manifest
 from data_generation.gallery import GALLERY_FILE, gallery_image
 from data_generation.plan import Shard, plan_shards
 from data_generation.repair import finished_manifest
+from data_generation.streams import generate_rows
 from data_generation.writer import to_json, write_shard
 from hf_tsdyn.parallel import joblib_backend
 
@@ -139,7 +139,7 @@ def generate_shard(config: GenerationConfig, shard: Shard, folder: DatasetFolder
 
     def batches() -> Iterator[list[dict[str, Any]]]:
         for system, items in shard.items_by_system():
-            candidates = generate_candidates(config, items)
+            candidates = generate_rows(config, items)
             accepted[system] = len(candidates.rows)
             rejected.extend(candidates.rejected)
             yield candidates.rows

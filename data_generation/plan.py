@@ -9,34 +9,44 @@ import numpy as np
 
 from data_generation.config import SPLITS, GenerationConfig
 from data_generation.couplings import Coupling
+from data_generation.switching import Order
 from data_generation.systems import load_system, parents_of, split_of, system_names
 
-# Each ends the spawn key of one kind of draw: three beside an item's initial condition, and a system's first tangent.
-NUM_PERIODS_WORD, NOISE_WORD, CHECKS_WORD, TANGENT_WORD = range(4)
+# Each ends the spawn key of one kind of draw: four beside an item's initial condition, and a system's first tangent.
+NUM_PERIODS_WORD, NOISE_WORD, CHECKS_WORD, TANGENT_WORD, SEQUENCE_WORD = range(5)
 
 
 @dataclass(frozen=True, order=True)
 class PlanItem:
-    """One candidate trajectory: its place in the plan, of which every draw is a function."""
+    """One candidate trajectory: its place in the plan, of which every draw is a function.
+
+    Args:
+        order: of a stream's regimes; None of a trajectory that keeps its parameters.
+        regime: which of the parameter vectors that are drawn for a stream; the first is the trajectory's own."""
 
     system: str
     parameter_index: int
     initial_condition_index: int
+    order: Order | None = None
+    regime: int = 0
 
     @property
     def item_id(self) -> str:
-        """Name the row, e.g. `Lorenz-p003-i01`."""
-        return f"{self.system}-p{self.parameter_index:03d}-i{self.initial_condition_index:02d}"
+        """Name the row, e.g. `Lorenz-p003-i01`, or of a stream `Lorenz-p003-i01-abrupt`."""
+        parts = (f"r{self.regime:03d}" if self.regime else None, self.order)
+        place = f"{self.system}-p{self.parameter_index:03d}-i{self.initial_condition_index:02d}"
+        return "-".join([place, *filter(None, parts)])
 
     @property
     def parameter_key(self) -> tuple[int, ...]:
         """Return the spawn key of the parameters, shared by all their initial conditions."""
-        return (*system_words(self.system), self.parameter_index)
+        key = (*system_words(self.system), self.parameter_index)
+        return (*key, 0, 0, self.regime) if self.regime else key  # longer than any other
 
     @property
     def spawn_key(self) -> tuple[int, ...]:
         """Return the spawn key of the initial condition, which names the item in the dataset."""
-        return (*self.parameter_key, self.initial_condition_index)
+        return (*system_words(self.system), self.parameter_index, self.initial_condition_index)
 
     @property
     def num_periods_key(self) -> tuple[int, ...]:
@@ -47,6 +57,11 @@ class PlanItem:
     def noise_key(self) -> tuple[int, ...]:
         """Return the spawn key of the observation noise."""
         return (*self.spawn_key, NOISE_WORD)
+
+    @property
+    def sequence_key(self) -> tuple[int, ...]:
+        """Return the spawn key of the order in which regimes come back."""
+        return (*self.spawn_key, SEQUENCE_WORD)
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,7 @@ def item_generator(seed: int, spawn_key: tuple[int, ...]) -> np.random.Generator
 
 
 def plan_items(config: GenerationConfig, split: str) -> list[PlanItem]:
-    """List the candidates of one split, ordered by system, parameter index and initial condition index.
+    """List the candidates of one split, ordered by system, parameter index, initial condition index and order.
 
     Raises: ValueError, naming close matches, on an unknown system, or one asked for in a split it is not of."""
     counts = getattr(config.splits, split)
@@ -89,11 +104,13 @@ def plan_items(config: GenerationConfig, split: str) -> list[PlanItem]:
     for name in names:
         for part in parents_of(name) or (name,):
             load_system(part)
+    orders = [None] if config.switching is None else sorted(config.switching.orders)
     return [
-        PlanItem(name, parameter_index, initial_condition_index)
+        PlanItem(name, parameter_index, initial_condition_index, order)
         for name in names
         for parameter_index in range(counts.num_parameter_sets)
         for initial_condition_index in range(counts.num_initial_conditions)
+        for order in orders
     ]
 
 

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_generation.candidates import generate_candidates
 from data_generation.config import SPLITS, GenerationConfig
 from data_generation.config_loading import config_from_settings
 from data_generation.generate import dataset_settings
 from data_generation.plan import PlanItem, plan_shards
+from data_generation.streams import generate_rows
 from data_generation.systems import TEST_SYSTEMS, VALIDATION_SYSTEMS
 from data_generation.writer import hash_file
 from hf_tsdyn.data.trajectories import FEATURES, load_manifest
@@ -165,7 +165,7 @@ def check_reproduction(dataset: StoredDataset, *, num_rows: int) -> Finding:
 def _difference(stored: dict[str, Any], config: GenerationConfig, item: PlanItem | None) -> str | None:
     if item is None:
         return "not in the plan of the recorded settings"
-    rows = generate_candidates(config, [item]).rows
+    rows = generate_rows(config, [item]).rows
     if not rows:
         return "rejected when made again"
     values, again = np.array(stored["target"], dtype=np.float32), rows[0]["target"]

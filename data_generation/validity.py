@@ -11,7 +11,7 @@ from enum import Enum
 import numpy as np
 from scipy.signal import find_peaks
 
-from data_generation.config import OPTIONAL_CHECKS, ValidityConfig
+from data_generation.acceptance import OPTIONAL_CHECKS, ValidityConfig
 from data_generation.recurrence import nearest_return
 from data_generation.stationarity import adf_p_value, kpss_p_value
 from data_generation.zero_one_test import diffusing_share, draw_frequencies
@@ -33,6 +33,7 @@ class Rejection(Enum):
     NOT_STATIONARY = "a channel has no constant level: ADF and KPSS agree on it at validity.max_unit_root_p"
     REGULAR = "the 0-1 test finds no chaos: in no channel do validity.min_diffusing_share of the walks diffuse"
     SMALL_EXPONENT = "the largest Lyapunov exponent is below that of clear chaos, lyapunov.min_rate a period"
+    FEW_REGIMES = "switching.max_draws parameter vectors hold too few that pass all checks for the regimes of a stream"
     BIFURCATED = "of the trajectory and its unperturbed parent one is clearly chaotic and the other is not"
 
 

@@ -6,7 +6,7 @@ from argparse import ArgumentError
 import numpy as np
 import pytest
 
-from data_generation.config import OPTIONAL_CHECKS, ValidityConfig
+from data_generation.acceptance import OPTIONAL_CHECKS, ValidityConfig
 from data_generation.config_loading import load_config
 from data_generation.integration import integrate
 from data_generation.systems import load_system

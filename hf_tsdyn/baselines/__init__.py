@@ -1,7 +1,9 @@
 """Forecasters and completers without trained weights, to hold every model against."""
 
 from .interpolation import CubicSpline, GaussianProcess, HermiteInterpolation, LinearInterpolation, MeanFill
-from .naive import ContextMean, ContextParroting, Persistence
+from .lag_design import LagDesign
+from .naive import ContextMean, ContextParroting, Persistence, SeasonalNaive
+from .ridge import Ridge
 
 BASELINES = {"persistence": Persistence, "mean": ContextMean, "parroting": ContextParroting}
 """The forecasting baselines by the names under which results report them; each is built without arguments."""
@@ -23,7 +25,10 @@ __all__ = [
     "CubicSpline",
     "GaussianProcess",
     "HermiteInterpolation",
+    "LagDesign",
     "LinearInterpolation",
     "MeanFill",
     "Persistence",
+    "Ridge",
+    "SeasonalNaive",
 ]

@@ -1,4 +1,4 @@
-"""Baselines that see nothing but the context: its last value, its mean, its nearest repetition.
+"""Baselines that see nothing but the context: its last value, its mean, its last period, its nearest repetition.
 
 All are `Forecaster`s for any number of channels, on the device of their input. A channel with nothing seen is
 forecast as 0.
@@ -48,6 +48,37 @@ class ContextMean(PointBaseline):
         values, mask = check_past_values(past_values, past_observed_mask)
         mean = values.double().sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
         return mean.to(values.dtype).repeat(1, prediction_length, 1)
+
+
+@dataclass(frozen=True)
+class SeasonalNaive(PointBaseline):
+    """Repeat the last `period` steps of the context; of those, unseen ones are interpolated.
+
+    Args:
+        period: in steps, at least 1, such as 24 for a day of hours. Contexts must be that long.
+    """
+
+    period: int
+
+    def __post_init__(self) -> None:
+        if self.period < 1:
+            raise ValueError(f"period must be at least 1, found {self.period!r}; it counts steps.")
+
+    @torch.no_grad()
+    def forecast(
+        self, past_values: Tensor, *, prediction_length: int, past_observed_mask: Tensor | None = None
+    ) -> Tensor:
+        """Continue `past_values` (batch, time, channels), at least `period` steps, as `hf_tsdyn.Forecaster` says."""
+        prediction_length = check_prediction_length(prediction_length)
+        values, mask = check_past_values(past_values, past_observed_mask)
+        if values.shape[1] < self.period:
+            raise ValueError(
+                f"past_values must have at least the {self.period} steps of a period for {type(self).__name__}, found "
+                f"{values.shape[1]}; give a longer context."
+            )
+        filled = fill_linear(values, mask).to(values.dtype)
+        repeats = -(-prediction_length // self.period)
+        return filled[:, -self.period :].repeat(1, repeats, 1)[:, :prediction_length]
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from hf_tsdyn.baselines import ContextMean, ContextParroting, Persistence
+from hf_tsdyn.baselines.naive import ContextMean, ContextParroting, Persistence, SeasonalNaive
 from hf_tsdyn.forecasting import Forecaster
 
-ALL_BASELINES = [Persistence(), ContextMean(), ContextParroting()]
+ALL_BASELINES = [Persistence(), ContextMean(), ContextParroting(), SeasonalNaive(24)]
 
 
 def parrot_by_loops(series: np.ndarray, length: int, min_lag: int, prediction_length: int) -> np.ndarray:
@@ -88,6 +88,26 @@ def test_mean_is_over_what_was_seen():
     past = torch.tensor([[[1.0, 4.0], [2.0, 8.0], [6.0, torch.nan]]])
     forecast = ContextMean().forecast(past, prediction_length=2)
     assert forecast.tolist() == [[[3.0, 6.0], [3.0, 6.0]]]
+
+
+@pytest.mark.parametrize("prediction_length", [1, 4, 5, 12])
+def test_seasonal_naive_repeats_the_last_period(prediction_length, generator):
+    past = torch.randn(2, 17, 3, generator=generator)
+    forecast = SeasonalNaive(4).forecast(past, prediction_length=prediction_length)
+    assert torch.equal(forecast, torch.stack([past[:, 13 + step % 4] for step in range(prediction_length)], dim=1))
+
+
+def test_seasonal_naive_interpolates_gaps_it_has_to_repeat():
+    past = torch.tensor([[[9.0], [1.0], [torch.nan], [3.0], [torch.nan]]])
+    forecast = SeasonalNaive(3).forecast(past, prediction_length=4)
+    assert forecast.flatten().tolist() == [2.0, 3.0, 3.0, 2.0]
+
+
+def test_seasonal_naive_refuses_no_period_and_a_context_without_one():
+    with pytest.raises(ValueError, match="at least 1, found 0"):
+        SeasonalNaive(0)
+    with pytest.raises(ValueError, match="at least the 24 steps of a period for SeasonalNaive, found 23"):
+        SeasonalNaive(24).forecast(torch.zeros(1, 23, 1), prediction_length=3)
 
 
 @pytest.mark.parametrize("period", [10, 23, 61])

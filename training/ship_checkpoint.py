@@ -2,6 +2,7 @@
 
     python -m training.ship_checkpoint runs/quickstart/model
     python -m training.ship_checkpoint runs/dynonet_study
+    python -m training.ship_checkpoint runs/online-study
 
 The run may be that of a forecaster, of systems or of one's own series, of a model that fills gaps or of one that
 reconstructs a system. The card, the checkpoint, the figures and the run's records go to `model_cards/NAME`, the results
@@ -12,7 +13,8 @@ holds a piece of the series, stay behind; where `evaluation.ship_probe` is, the 
 
 Of a study (training.study), NAME is its `name`; its results, their table in the README and figures of them are shipped,
 no checkpoint. A run whose `evaluation.study` names a study shows its tables on the card,
-so that the study is to be shipped first.
+so that the study is to be shipped first. Of an online study (training.run_online) its page is shipped as well,
+`model_cards/NAME/README.md`.
 """
 
 import argparse
@@ -33,6 +35,8 @@ from hf_tsdyn.completion_card import error_table
 from hf_tsdyn.figures import save_figure
 from hf_tsdyn.models import MASKED_MODELING
 from hf_tsdyn.models.alrnn import ALRNNConfig
+from hf_tsdyn.online_card import online_summary
+from hf_tsdyn.online_results import is_online
 from hf_tsdyn.reconstruction_card import reconstruction_table
 from hf_tsdyn.results import EvaluationResults, write_atomically
 from hf_tsdyn.series_card import results_table
@@ -42,6 +46,7 @@ from training import evaluate_checkpoint, evaluate_completion, evaluate_reconstr
 from training.evaluate_checkpoint import RESULTS_FILE
 from training.evaluate_reconstruction import TRUTH_FIGURES
 from training.fold_tables import fold_table, has_folds
+from training.online_page import write_online_page
 from training.reconstruction_request import as_evaluated, was_swept
 from training.run_config import CONFIG_FILE
 from training.series_facts import read_study
@@ -82,7 +87,9 @@ def render_readme(text: str, name: str, results: EvaluationResults | SeriesResul
     pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(text):
         raise ValueError(f"README.md must hold the lines {start!r} and {end!r}, found no such pair; add them.")
-    if has_folds(results):
+    if is_online(results):
+        table = online_summary(cast(SeriesResults, results))
+    elif has_folds(results):
         table = fold_table(cast(SeriesResults, results))
     elif isinstance(results, SeriesResults):
         table = results_table(results)
@@ -160,20 +167,23 @@ def _replace_folder(target: Path, checkpoint: Path, files: Sequence[str], settin
 def ship_study(study: Path, *, root: Path = ROOT) -> Path:
     """Copy a study's results into `root`, draw them, and return the folder of the figures, or with folds the file.
 
-    A study with folds has no figures. Those of others are the errors of all models at the first data set and horizon,
-    also against their size, and those at all horizons of each data set, of the models that have them.
-    Raises: FileNotFoundError without results; ValueError if they are of another kind, without test windows, or of a
-        name that is no name of a folder, or the README has no place for them.
+    A study with folds has no figures, an online one those of `online_gallery` and a page. Those of others are the
+    errors of all models at the first data set and horizon, also against their size, and those at all horizons of each
+    data set, of the models that have them.
+    Raises: FileNotFoundError without results, or the settings of an online study; ValueError if they are of another
+        kind, without test windows, or of a name that is no name of a folder, or the README has no place for them.
     """
     results = SeriesResults.read(study / RESULTS_FILE)
     name = results.header["name"]
     _check_name(name)
-    settings, on_folds = results.scored_on("test"), has_folds(results)
-    if not settings and not on_folds:
+    settings, on_folds, online = results.scored_on("test"), has_folds(results), is_online(results)
+    if not settings and not on_folds and not online:
         raise ValueError(f"a shipped study must hold errors of test windows, found none in {study}; add --final.")
     readme = render_readme((root / "README.md").read_text(), name, results)
     file, figures = root / "model_cards" / "results" / f"{name}.json", root / "model_cards" / name / "figures"
-    if not on_folds:
+    if online:
+        write_online_page(results, figures.parent, root=root)
+    elif not on_folds:
         shutil.rmtree(figures, ignore_errors=True)
         _draw_study(results, settings, figures)
     results.write(file)

@@ -13,16 +13,12 @@ for every fold inside the training split (cells/ROW/DATASET-HORIZON/fold-F/seed-
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
-from joblib import Parallel, cpu_count, delayed
-from joblib.parallel import get_active_backend
-from tqdm import tqdm
-
-from hf_tsdyn.parallel import joblib_backend
 from hf_tsdyn.series_results import SeriesResults
+from training.cell_runs import run_cells
 from training.study_cells import run_cell
 from training.study_config import Cell, StudyConfig, build_cells, load_study_config
 from training.study_table import TABLE_FILE, collect_results, render_page, write_results
@@ -49,35 +45,14 @@ def run(config: StudyConfig, *, show_progress: bool = True) -> SeriesResults:
     cells = build_cells(config)
     asked = [cell for cell in cells if not config.only or cell.row in config.only]
     check_cells(config, asked)
-    failures = _run_cells(config, asked, show_progress=show_progress)
+    cell_by_cell = partial(run_cell, study=Path(config.output_dir), final=config.final)
+    failures = run_cells(cell_by_cell, asked, jobs=config.jobs, backend=config.backend, show_progress=show_progress)
     results = collect_results(config, cells) if len(failures) < len(asked) else None
     if results is not None:
         write_results(results, Path(config.output_dir))
     if failures or results is None:
         raise ValueError(f"{len(failures)} of {len(asked)} cells failed:\n" + "\n".join(failures))
     return results
-
-
-def _run_cells(config: StudyConfig, cells: Sequence[Cell], *, show_progress: bool) -> list[str]:
-    """What went wrong, cell by cell."""
-    jobs = min(cpu_count() if config.jobs == -1 else config.jobs, len(cells))
-    study = Path(config.output_dir)
-    tasks = [delayed(run_cell)(cell, study, final=config.final) for cell in cells]
-    failures: list[str] = []
-    with (
-        joblib_backend(config.backend, jobs=config.jobs),
-        tqdm(total=len(cells), unit="cell", disable=not show_progress) as bar,
-    ):
-        # Ray's pool hands over its results at the end alone.
-        streams = cast(Any, get_active_backend()[0]).supports_return_generator
-        parallel = Parallel(jobs, return_as="generator_unordered" if streams else "list")
-        for failure in cast(Iterable[str | None], parallel(tasks)):
-            if failure is not None:
-                failures.append(failure)
-                bar.write(failure, file=sys.stderr)
-            bar.set_postfix_str(f"failed {len(failures)}", refresh=False)
-            bar.update()
-    return sorted(failures)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

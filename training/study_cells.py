@@ -1,25 +1,21 @@
 """One cell of a study: trained in its own folder, then scored, each step once."""
 
-import contextlib
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoModelForTimeSeriesPrediction
 
 from hf_tsdyn.results import write_atomically
 from hf_tsdyn.series_evaluation import WindowErrors, load_errors, save_errors
+from training.cell_runs import at_work, failure_of
 from training.probe import verify_reload
 from training.run_config import RunConfig
 from training.series_scoring import SeriesScorer
 from training.study_config import Cell
-from training.sweep_folder import SweepFolder, without_transformers_bars
 from training.train import SUMMARY_FILE, prepare, train
 
-LOG_FILE = "log.txt"
 SECONDS_FILE = "cpu_seconds.json"
 
 
@@ -30,19 +26,16 @@ def run_cell(cell: Cell, study: Path, *, final: bool) -> str | None:
 
     final: score the test windows too.
     """
-    try:
-        with SweepFolder(study).lock(cell.name.replace("/", ",")):
-            config, resolved = cell.resolve()
-            scorer = SeriesScorer(config.data, config.evaluation.protocol)
-            cell.folder.mkdir(parents=True, exist_ok=True)
-            with _on_one_thread(), _log_to(cell.folder / LOG_FILE), without_transformers_bars():
-                _train(cell, config, resolved)
-                for split in splits(final=final):
-                    _score(cell, split, config, scorer)
-    except (ValueError, OSError, RuntimeError) as error:
-        text = str(error)
-        return text if text.startswith("cell ") else f"cell {cell.name}: {text}"
-    return None
+
+    def work() -> None:
+        config, resolved = cell.resolve()
+        scorer = SeriesScorer(config.data, config.evaluation.protocol)
+        with at_work(cell.name, cell.folder, study=study):
+            train_run(cell, config, resolved)
+            for split in splits(final=final):
+                _score(cell, split, config, scorer)
+
+    return failure_of(cell.name, work)
 
 
 def splits(*, final: bool) -> tuple[str, ...]:
@@ -60,24 +53,8 @@ def fold_name(index: int) -> str:
     return f"fold-{index}"
 
 
-@contextlib.contextmanager
-def _log_to(file: Path) -> Iterator[None]:
-    with file.open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        yield
-
-
-@contextlib.contextmanager
-def _on_one_thread() -> Iterator[None]:
-    """As many threads for every cell, so that how cells are spread over workers changes no bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _train(cell: Cell, config: RunConfig, resolved: dict[str, Any]) -> None:
+def train_run(cell: Cell, config: RunConfig, resolved: dict[str, Any]) -> None:
+    """Train what is missing of a cell, resolved, and add up the process time that it takes."""
     start = time.process_time()
     trainer = prepare(config, resolved)
     if trainer is None:

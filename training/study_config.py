@@ -5,7 +5,7 @@ import dataclasses
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -99,37 +99,37 @@ class StudyConfig:
     final: bool = False
 
     def __post_init__(self) -> None:
-        _require(bool(self.rows), "rows must name a model at least", self.rows, "add one")
+        require(bool(self.rows), "rows must name a model at least", self.rows, "add one")
         for name in (*self.rows, *self.datasets):
-            _require(bool(NAME.fullmatch(name)), "names must be letters, digits and . = + - _ alone", name, "rename it")
+            require(bool(NAME.fullmatch(name)), "names must be letters, digits and . = + - _ alone", name, "rename it")
         self._check_settings("settings", self.settings)
         for name, row in self.rows.items():
             self._check_row(name, row)
         unknown = sorted({*self.only, *(name for pair in self.compare for name in pair)} - set(self.rows))
-        _require(not unknown, f"only and compare must name rows, which are {list(self.rows)}", unknown, "correct them")
+        require(not unknown, f"only and compare must name rows, which are {list(self.rows)}", unknown, "correct them")
         lost = [name for name, claim in self.claims.items() if claim.dataset not in self.datasets]
-        _require(not lost, f"claims must be about one of the datasets {list(self.datasets)}", lost, "correct them")
+        require(not lost, f"claims must be about one of the datasets {list(self.datasets)}", lost, "correct them")
         rule = "final must be left out of a study with folds, which never reads the test split"
-        _require(not (self.final and self.folds), rule, self.final, "leave out --final, or folds")
-        _require(self.jobs >= 1 or self.jobs == -1, "jobs must be at least 1, or -1", self.jobs, "give -1")
-        _require(0 < self.confidence < 1, "confidence must lie between 0 and 1", self.confidence, "correct it")
-        _require(self.num_resamples >= 1, "num_resamples must be at least 1", self.num_resamples, "raise it")
+        require(not (self.final and self.folds), rule, self.final, "leave out --final, or folds")
+        require(self.jobs >= 1 or self.jobs == -1, "jobs must be at least 1, or -1", self.jobs, "give -1")
+        require(0 < self.confidence < 1, "confidence must lie between 0 and 1", self.confidence, "correct it")
+        require(self.num_resamples >= 1, "num_resamples must be at least 1", self.num_resamples, "raise it")
 
     def _check_settings(self, where: str, settings: dict[str, tuple[int, ...]]) -> None:
         horizons = [horizon for each in settings.values() for horizon in each]
         fine = set(settings) <= set(self.datasets) and bool(horizons) and min(horizons) >= 1
         rule = f"{where} must give horizons of at least 1 to some of the datasets {list(self.datasets)}"
-        _require(fine, rule, settings, "correct it")
+        require(fine, rule, settings, "correct it")
 
     def _check_row(self, name: str, row: StudyRow) -> None:
         if row.settings is not None:
             self._check_settings(f"rows.{name}.settings", row.settings)
         seeds = self.seeds_of(row)
         fine = bool(seeds) and len(set(seeds)) == len(seeds) and min(seeds) >= 0
-        _require(fine, f"the seeds of row {name} must be different numbers from 0", seeds, "correct them")
+        require(fine, f"the seeds of row {name} must be different numbers from 0", seeds, "correct them")
         places = [f"{dataset}-{horizon}" for dataset, horizon in self.settings_of(row)]
         lost = [place for place in row.overrides_at if place not in places]
-        _require(not lost, f"overrides_at of row {name} must name some of {places}", lost, "correct them")
+        require(not lost, f"overrides_at of row {name} must name some of {places}", lost, "correct them")
 
     def seeds_of(self, row: StudyRow) -> tuple[int, ...]:
         """Return the seeds of a row."""
@@ -141,7 +141,8 @@ class StudyConfig:
         return ((dataset, horizon) for dataset, horizons in settings.items() for horizon in horizons)
 
 
-def _require(holds: bool, rule: str, found: object, remedy: str) -> None:
+def require(holds: bool, rule: str, found: object, remedy: str) -> None:
+    """Raise ValueError with the rule, what was found and what to do, unless the rule holds."""
     if not holds:
         raise ValueError(f"{rule}, found {found!r}; {remedy}.")
 
@@ -227,9 +228,10 @@ def _cell(config: StudyConfig, row_name: str, dataset: str, horizon: int, fold: 
     options |= {"training.seed": seed, "data.seed": seed, "training.output_dir": str(folder)}
     options |= {"training.disable_tqdm": True}
     options |= {} if fold is None else {"data.fold": dataclasses.asdict(fold)}
-    arguments = [text for dotted, value in options.items() for text in (f"--{dotted}", _as_text(value))]
-    return Cell("/".join(parts), row_name, dataset, horizon, fold, seed, folder, ("--config", row.config, *arguments))
+    return Cell("/".join(parts), row_name, dataset, horizon, fold, seed, folder, run_arguments(row.config, options))
 
 
-def _as_text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def run_arguments(file: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the arguments of `training.train` for a run's file and options by dotted name."""
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
+    return "--config", file, *(text for name, value in texts.items() for text in (f"--{name}", value))

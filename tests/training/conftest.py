@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
@@ -189,3 +190,64 @@ def new_trainer(waves, tmp_path):
         return trainer
 
     return build
+
+
+FSNET = {"model_type": "fsnet", "hidden_size": 4, "representation_size": 8, "num_hidden_layers": 0}
+FSNET |= {"num_memory_slots": 4, "controller_size": 4, "memory": "fixed", "trigger_threshold": 1.0}
+
+
+@pytest.fixture
+def day_file(tmp_path):
+    """A CSV file of 160 hours of a daily wave with noise."""
+    rng = np.random.default_rng(0)
+    hours = np.arange(160)
+    values = 20 + 3 * np.sin(2 * np.pi * hours / 24) + 0.3 * rng.normal(size=160).cumsum()
+    frame = pd.DataFrame({"date": pd.date_range("2024-01-01", periods=160, freq="h"), "OT": values, "other": 0.5})
+    frame.to_csv(tmp_path / "day.csv", index=False)
+    return tmp_path / "day.csv"
+
+
+@pytest.fixture
+def network_file(tmp_path):
+    """The file of a run of two steps, which names no series."""
+    training = {"max_steps": 2, "per_device_train_batch_size": 4, "save_strategy": "no", "use_cpu": True}
+    content = {
+        "model": FSNET,
+        "data": {"path": "elsewhere.csv"},
+        "training": {"output_dir": str(tmp_path / "unused"), **training},
+        "evaluation": {"name": "toy"},
+    }
+    (tmp_path / "network.yaml").write_text(yaml.safe_dump(content))
+    return tmp_path / "network.yaml"
+
+
+@pytest.fixture
+def online_study(day_file, network_file, tmp_path):
+    """A function that writes a study and returns its command line."""
+
+    def options(*more, **changes):
+        gradient = {"kind": "gradient", "options": {"learning_rate": 1e-3}}
+        methods = {
+            "persistence": {"learner": {"kind": "persistence"}, "seeds": [0]},
+            "ridge": {"learner": {"kind": "ridge", "options": {"penalty": 1.0}}, "seeds": [0]},
+            "frozen": {"start": "memory", "learner": {"kind": "frozen"}, "label": "frozen network"},
+            "ogd": {"start": "memory", "learner": gradient, "memory_off": "ogd-off"},
+            "ogd-off": {"start": "memory", "learner": gradient, "model": {"memory": "none"}, "protocols": ["delayed"]},
+        }
+        series = {"columns": ["OT"], "validation_share": 0.2, "test_share": 0.25}
+        content = {
+            "name": "toy-online",
+            "datasets": {"day": str(day_file)},
+            "streams": {"day": {"context_length": 24, "series": series}},
+            "settings": {"day": [4]},
+            "pretrained": {"memory": {"config": str(network_file)}},
+            "methods": methods,
+            "roles": {"reference": "ogd", "persistence": "persistence", "ridge": "ridge"},
+            "seeds": [0],
+            "num_resamples": 20,
+            "output_dir": str(tmp_path / "study"),
+        }
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(content | changes, sort_keys=False))
+        return ["--config", str(tmp_path / "study.yaml"), *more]
+
+    return options

@@ -241,7 +241,7 @@ def _limits(results: SeriesResults) -> list[str]:
     few = _few_seeds(results)
     if few:
         limits.append(f"Learners of fewer than {ENOUGH_SEEDS} seeds, of which no spread can be told: {', '.join(few)}.")
-    return limits
+    return limits + list(results.header.get("remarks", ()))
 
 
 def _few_seeds(results: SeriesResults) -> list[str]:

@@ -13,6 +13,7 @@ roles: models by what figures and verdicts take them for: `reference` (what impr
     `persistence`, `ridge` (frozen), `chosen` (the learner that was named before the stretch was looked at; may be
     absent), and two lists, `roadmap` (each step changes the one before it) and `bug_fix` (memories set side by side).
 groups: models by the title of their part of the table of methods.
+remarks: sentences that the page adds to its limits.
 leave_one_out: by model, {model that lacks one part: text of that part}.
 compare: other pairs of models whose difference is shown.
 claims: as elsewhere, each with the `protocol` that it is to be compared with, and perhaps `mape`.

@@ -219,6 +219,11 @@ def test_page_states_limits_that_the_study_has():
     assert "no measurable gain" in page
 
 
+def test_page_ends_its_limits_with_the_remarks_of_the_study():
+    page = render_online_card(study(remarks=["Rows were looked at."]), commands=COMMANDS)
+    assert "- Rows were looked at.\n" in page.split("## Limits")[1].split("## How")[0]
+
+
 def test_page_of_leaky_errors_alone_makes_no_claim():
     page = render_online_card(study(protocols=("immediate",)), commands=COMMANDS)
     assert "nothing can be said of learning online" in page

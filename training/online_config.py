@@ -28,6 +28,7 @@ class OnlineConfig:
         groups: methods by the title of their part of the table.
         leave_one_out: by method, {method that lacks one part: text of that part}.
         claims: errors from elsewhere by the name of their method.
+        remarks: sentences that the page adds to its limits: how the study came about, what was known beforehand.
         candidates: learning rates that `chosen` chooses from, beside 0.
         seeds: of every method that names none.
         checkpoint_every: forecasts after which a learner is saved, so that a cell that was stopped goes on from there.
@@ -50,6 +51,7 @@ class OnlineConfig:
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     leave_one_out: dict[str, dict[str, str]] = field(default_factory=dict)
     claims: dict[str, OnlineClaim] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     candidates: tuple[float, ...] = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4)
     seeds: tuple[int, ...] = (0, 1, 2)
     checkpoint_every: int = 1000

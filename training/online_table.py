@@ -141,6 +141,7 @@ def _header(config: OnlineConfig, found: Found, streams: dict[str, OpenStream]) 
         "groups": {name: list(each) for name, each in config.groups.items()},
         "leave_one_out": config.leave_one_out,
         "compare": [list(pair) for pair in config.compare],
+        "remarks": list(config.remarks),
     }
     for (dataset, horizon, protocol), methods in found.items():
         for name, done in methods.items():

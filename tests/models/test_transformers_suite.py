@@ -32,6 +32,8 @@ RANDOM_BUFFERS = {
 EXCEPTIONS = {
     "DystformerModel": RANDOM_BUFFERS,
     "DystformerForPrediction": RANDOM_BUFFERS,
+    "FSNetModel": RANDOM_BUFFERS,
+    "FSNetForPrediction": RANDOM_BUFFERS,
     "DystformerForMaskedModeling": RANDOM_BUFFERS
     | {
         "test_model_outputs_equivalence": "subtracts all outputs, which truth values, the mask, do not allow; "

@@ -33,7 +33,11 @@ EXCEPTIONS = {
     "DystformerModel": RANDOM_BUFFERS,
     "DystformerForPrediction": RANDOM_BUFFERS,
     "FSNetModel": RANDOM_BUFFERS,
-    "FSNetForPrediction": RANDOM_BUFFERS,
+    "FSNetForPrediction": RANDOM_BUFFERS
+    | {
+        "test_torch_save_load": "calls a dictionary where it compares truth values, the triggers; test_loading.py "
+        "compares them",
+    },
     "DystformerForMaskedModeling": RANDOM_BUFFERS
     | {
         "test_model_outputs_equivalence": "subtracts all outputs, which truth values, the mask, do not allow; "

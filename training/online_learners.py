@@ -10,6 +10,7 @@ from hf_tsdyn.baselines.naive import Persistence, SeasonalNaive
 from hf_tsdyn.baselines.ridge import LagDesign, Ridge, choose_penalty
 from hf_tsdyn.forecasting import Forecaster
 from hf_tsdyn.online.copy_last_revealed import CopyLastRevealed
+from hf_tsdyn.online.feature_adaptation import FeatureAdaptation, FeatureAdaptationOptions
 from hf_tsdyn.online.gradient import FrozenLearner, GradientLearner, GradientOptions
 from hf_tsdyn.online.learner import OnlineLearner
 from hf_tsdyn.online.mixture import MixtureLearner
@@ -88,13 +89,24 @@ def _network(name: str, place: Place) -> Any:
 
 
 def _gradient(name: str, place: Place) -> OnlineLearner:
-    options: dict[str, Any] = place.config.methods[name].learner.options | {"seed": place.seed}
-    if name in place.rates:
-        options["learning_rate"] = place.rates[name]
+    options = _rated(name, place)
     if options.get("learning_rate") == 0.0:
         return _frozen_network(name, place)
     learns = GradientOptions(**options)
     return GradientLearner(_network(name, place), learns, place.protocol, num_channels=place.lengths["num_channels"])
+
+
+def _adapted_features(name: str, place: Place) -> OnlineLearner:
+    options = _rated(name, place)
+    if options.get("learning_rate") == 0.0:
+        return _frozen_network(name, place)
+    return FeatureAdaptation(_network(name, place), FeatureAdaptationOptions(**options), place.protocol)
+
+
+def _rated(name: str, place: Place) -> dict[str, Any]:
+    """A method's options with the place's seed, and the learning rate that was chosen there if one was."""
+    options: dict[str, Any] = place.config.methods[name].learner.options | {"seed": place.seed}
+    return options | ({"learning_rate": place.rates[name]} if name in place.rates else {})
 
 
 def _frozen_network(name: str, place: Place) -> OnlineLearner:
@@ -193,6 +205,7 @@ class _NoOptions:
 _OPTIONS: dict[str, Callable[..., Any]] = {
     "frozen": _NoOptions,
     "gradient": GradientOptions,
+    "feature_adaptation": FeatureAdaptationOptions,
     "recursive_correction": CorrectionOptions,
     "mixture": _check_mixture,
     "ridge": RidgeOptions,
@@ -204,6 +217,7 @@ _OPTIONS: dict[str, Callable[..., Any]] = {
 _BUILDERS: dict[str, Callable[[str, Place], OnlineLearner]] = {
     "frozen": _frozen_network,
     "gradient": _gradient,
+    "feature_adaptation": _adapted_features,
     "recursive_correction": _correction,
     "mixture": _mixture,
     "ridge": _ridge,

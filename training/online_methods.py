@@ -10,6 +10,7 @@ Protocol = Literal["delayed", "immediate"]
 Kind = Literal[
     "frozen",
     "gradient",
+    "feature_adaptation",
     "recursive_correction",
     "recursive_least_squares",
     "ridge",
@@ -18,7 +19,7 @@ Kind = Literal[
     "copy_last",
     "mixture",
 ]
-OF_NETWORKS = {"frozen": True, "gradient": True, "recursive_correction": None}
+OF_NETWORKS = {"frozen": True, "gradient": True, "feature_adaptation": True, "recursive_correction": None}
 """Whether a learner of a kind starts from a network; None of what may. All others do not."""
 FIXED = ("frozen", "ridge", "persistence", "seasonal")
 """Kinds that never change."""
@@ -65,8 +66,8 @@ class LearnerOptions:
     """How a method learns.
 
     Args:
-        kind: "frozen" and "gradient" of a network, "recursive_correction" of a network or of persistence, "mixture" of
-            other methods, the others by themselves.
+        kind: "frozen", "gradient" and "feature_adaptation" of a network, "recursive_correction" of a network or of
+            persistence, "mixture" of other methods, the others by themselves.
         options: of that learner; `learning_rate: chosen` replays the validation rows, with delay, for each cell.
         members: the methods that a mixture mixes, none of them a mixture, or a ridge, which cannot be saved on its way.
     """

@@ -2,6 +2,7 @@
 
 from .copy_last_revealed import CopyLastRevealed
 from .drift import DriftMonitor
+from .feature_adaptation import FeatureAdaptation, FeatureAdaptationOptions
 from .gradient import FrozenLearner, GradientLearner, GradientOptions
 from .learner import OnlineLearner
 from .learning_rate import choose_learning_rate
@@ -15,6 +16,8 @@ from .stream import Stream
 __all__ = [
     "CopyLastRevealed",
     "DriftMonitor",
+    "FeatureAdaptation",
+    "FeatureAdaptationOptions",
     "FrozenLearner",
     "GradientLearner",
     "GradientOptions",

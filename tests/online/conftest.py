@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from hf_tsdyn.baselines import Persistence
 from hf_tsdyn.models import DynoNetConfig, DynoNetForPrediction, FSNetConfig, FSNetForPrediction
+from hf_tsdyn.online.feature_adaptation import FeatureAdaptation, FeatureAdaptationOptions
 from hf_tsdyn.online.gradient import FrozenLearner, GradientLearner, GradientOptions
 from hf_tsdyn.online.learner import OnlineLearner
 
@@ -50,6 +51,8 @@ def _build_learner(name: str, model: PreTrainedModel | None = None, protocol: An
     if name in ("frozen", "persistence"):
         forecaster = Persistence() if name == "persistence" else _tiny_model()
         return FrozenLearner(forecaster, protocol=protocol, **LENGTHS)
+    if name == "features":
+        return FeatureAdaptation(model or _tiny_fsnet(), FeatureAdaptationOptions(learning_rate=1e-2), protocol)
     if name.startswith("fsnet_"):
         model, name = model or _tiny_fsnet(), name.removeprefix("fsnet_")
     shared = {"learning_rate": 1e-2, "buffer_size": 6, "num_replayed": 4}
@@ -92,7 +95,7 @@ def run_learner() -> Callable[..., torch.Tensor]:
     return _run_learner
 
 
-@pytest.fixture(params=["persistence", "frozen", *OPTIONS, "fsnet_ogd", "fsnet_der++", "fsnet_partial"])
+@pytest.fixture(params=["persistence", "frozen", *OPTIONS, "fsnet_ogd", "fsnet_der++", "fsnet_partial", "features"])
 def learner_name(request: pytest.FixtureRequest) -> str:
     """Every way of learning in turn."""
     return request.param

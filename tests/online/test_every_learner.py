@@ -62,7 +62,7 @@ def _sizes_after(learner, *counts):
         yield state, len(gc.get_objects()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-@pytest.mark.parametrize("name", ["der++", "partial_er", "fsnet_der++"])
+@pytest.mark.parametrize("name", ["der++", "partial_er", "fsnet_der++", "features"])
 def test_nothing_grows_with_the_stream(build_learner, name):
     learner = build_learner(name)
     (state, objects, _), (later_state, later_objects, _) = _sizes_after(learner, 20, 40)

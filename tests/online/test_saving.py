@@ -49,7 +49,7 @@ def test_a_learner_resumed_in_mid_stream_goes_on_to_the_bit(build_learner, learn
     _assert_resumes(build_learner(learner_name), stream, tmp_path / "learner")
 
 
-@pytest.mark.parametrize("name", ["er", "fsnet_der++"])
+@pytest.mark.parametrize("name", ["er", "fsnet_der++", "features"])
 def test_so_does_one_with_the_immediate_protocol(build_learner, name, stream, tmp_path):
     _assert_resumes(build_learner(name, None, "immediate"), stream, tmp_path / "learner")
 

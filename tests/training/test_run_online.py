@@ -166,8 +166,9 @@ def test_a_cell_of_other_settings_is_not_taken_for_this_one(online_study, day_fi
         run(online_study(methods=methods, roles={}))
 
 
-def test_a_chosen_rate_sees_the_rows_before_the_stretch_alone(online_study, day_file, tmp_path):
-    learner = {"kind": "gradient", "options": {"learning_rate": "chosen"}}
+@pytest.mark.parametrize("kind", ["gradient", "feature_adaptation"])
+def test_a_chosen_rate_sees_the_rows_before_the_stretch_alone(kind, online_study, day_file, tmp_path):
+    learner = {"kind": kind, "options": {"learning_rate": "chosen"}}
     methods = {"chosen": {"start": "memory", "learner": learner, "protocols": ["delayed"]}}
     options = {"methods": methods, "roles": {}, "candidates": [1e-1]}
     results = run(online_study(**options))

@@ -71,10 +71,9 @@ class GradientAverages(nn.Module):
         """
         if not bool(gradient.sum(dtype=torch.promote_types(gradient.dtype, torch.float32)).isfinite()):
             return
-        for part in self.parts:
-            cosines = self._update_part(part, gradient)
-            if self.config.memory != "none" and (online or self.config.memory_in_training):
-                self._set_triggers(part, cosines)
+        cosines = torch.cat([self._update_part(part, gradient) for part in self.parts])
+        if self.config.memory != "none" and (online or self.config.memory_in_training):
+            self._set_triggers(cosines)
         self.num_steps += 1
 
     def _update_part(self, part: Part, gradient: Tensor) -> Tensor:
@@ -83,12 +82,13 @@ class GradientAverages(nn.Module):
         keep = (config.slow_decay, config.fast_decay, config.second_moment_decay)
         if not is_compiled_for(gradient):
             return self._update_plainly(part, gradient, keep)
-        from .scaling_cpu import update_averages
+        from .averages_cpu import update_averages
 
         second = self.slow[:0] if self.second is None else self.second
         averages = tuple(each.numpy() for each in (self.slow, self.fast, second))
         layers = gradient[part.layers].numpy()
-        return torch.from_numpy(update_averages(layers, part.first, part.reach, averages, keep))
+        shares = tuple(map(averages[0].dtype.type, keep))
+        return torch.from_numpy(update_averages(layers, part.first, part.reach, averages, shares))
 
     def _update_plainly(self, part: Part, gradient: Tensor, keep: tuple[float, float, float]) -> Tensor:
         taps = self.taps(part)
@@ -103,10 +103,10 @@ class GradientAverages(nn.Module):
             self.second[part.layers, :, taps].lerp_(found.square(), 1 - keep[2])
         return product / (norms[0] * norms[1])
 
-    def _set_triggers(self, part: Part, cosines: Tensor) -> None:
-        config, threshold = self.config, self.threshold[part.layers]
+    def _set_triggers(self, cosines: Tensor) -> None:
+        config, threshold = self.config, self.threshold
         below = cosines < (threshold if config.adaptive_trigger else config.trigger_threshold)
-        self.trigger[part.layers] |= below
+        self.trigger |= below
         if config.adaptive_trigger:
             threshold += TRIGGER_SHARE * (TRIGGER_SHARE - below.to(threshold.dtype))
             threshold.clamp_(*THRESHOLDS)

@@ -6,6 +6,8 @@ A block is GELU, convolution, GELU, convolution, and its input added; the last o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,74 +87,82 @@ def is_compiled_for(values: Tensor) -> bool:
 
 def run_blocks(values: Tensor, stacks: Sequence[Stack]) -> BlockOutputs:
     """Run windows as `run_blocks_plainly` does, compiled, without the blocks' own outputs; differentiable once."""
-    none = values.new_empty(0, 0)
-    plain = Scales(none[:, :, None, None], none, none)
-    arguments = [each for stack in stacks for each in (stack.weight, stack.bias, *(stack.scales or plain))]
-    end, start = _Blocks.apply(values, [stack.taps for stack in stacks], *arguments)  # pyright: ignore[reportGeneralTypeIssues]
+    arguments = [each for stack in stacks for each in (stack.weight, stack.bias, *(stack.scales or _ones(stack)))]
+    end, start = _Blocks.apply(values, *arguments)  # pyright: ignore[reportGeneralTypeIssues]
     return BlockOutputs(end, start, ())
+
+
+def _ones(stack: Stack) -> Scales:
+    """Scales that change nothing."""
+    ones = torch.ones_like(stack.bias)
+    return Scales(torch.ones_like(stack.weight[:, :1]), ones, ones)
 
 
 class _Blocks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, taps: list[tuple[int, ...]], *arguments: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, values: Tensor, *arguments: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         from .convolutions_cpu import STEPS, forward
-        from .scaling_cpu import write_scaled
 
         batch, steps, channels = values.shape
-        stacks = _stacks(arguments)
-        table, sizes = _table(batch, steps, taps, [tuple(weight.shape) for weight, _, _ in stacks])
-        weights, biases, tape = (values.new_empty(size).numpy() for size in sizes)
-        for (weight, bias, scales), rows in zip(stacks, _rows(table, taps), strict=True):
-            write_scaled(weight, bias, scales, rows, weights, biases)
+        pairs = [(arguments[i].shape, arguments[i + 2].shape) for i in range(0, len(arguments), 5)]
+        table, size = _table(batch, steps, tuple((weight, _is_by_input(weight, scales)) for weight, scales in pairs))
+        tape = np.empty(size, values.detach().numpy().dtype)
         flat = _numpy(values.reshape(batch * steps, channels))
-        end, start = forward(flat, batch, table, weights, biases, tape)
+        end, start = forward(flat, batch, table, _stacks(arguments), tape)
         ctx.save_for_backward(*arguments)
-        ctx.table, ctx.taps, ctx.shape, ctx.weights, ctx.tape = table, taps, values.shape, weights, tape
+        ctx.table, ctx.shape, ctx.tape = table, values.shape, tape
         left = table[-1, STEPS]
         return torch.from_numpy(end).view(batch, left, -1), torch.from_numpy(start).view(batch, left, -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        from .convolutions_cpu import OUTPUTS, backward
-        from .scaling_cpu import write_gradients
+        from .convolutions_cpu import backward
 
+        arguments: tuple[Tensor, ...] = ctx.saved_tensors
         end, start = (_numpy(each.flatten(0, 1)) for each in gradients)
-        weights = np.empty_like(ctx.weights)
-        biases = np.empty(ctx.table[:, OUTPUTS].sum(), weights.dtype)
-        values = backward(end, start, ctx.shape[0], ctx.table, ctx.weights, ctx.tape, weights, biases)
-        targets = [torch.zeros_like(each, memory_format=torch.contiguous_format) for each in ctx.saved_tensors]
-        stacks, written = _stacks(ctx.saved_tensors), _stacks(targets)
-        for stack, into, rows in zip(stacks, written, _rows(ctx.table, ctx.taps), strict=True):
-            write_gradients(*stack, rows, (weights, biases), (*into[:2], *into[2]))
-        return torch.from_numpy(values).view(ctx.shape), None, *targets
+        targets = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in arguments]
+        values = backward(end, start, ctx.shape[0], ctx.table, _stacks(arguments), _stacks(targets), ctx.tape)
+        return torch.from_numpy(values).view(ctx.shape), *targets
 
 
 def _numpy(values: Tensor) -> np.ndarray:
     return values.detach().contiguous().numpy()
 
 
-def _stacks(arguments: Sequence[Tensor]) -> list[tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]]:
-    """Weight, bias and scales of each stack."""
-    arrays = [_numpy(each) for each in arguments]
-    return [(arrays[i], arrays[i + 1], tuple(arrays[i + 2 : i + 5])) for i in range(0, len(arrays), 5)]
+def _stacks(arguments: Sequence[Tensor]) -> tuple[tuple[np.ndarray, ...], ...]:
+    """Weight, bias and scales of each stack, as rows."""
+    found = []
+    for first in range(0, len(arguments), 5):
+        weight, bias, by_weight, by_bias, by_feature = (_numpy(each) for each in arguments[first : first + 5])
+        layers, outputs = bias.shape
+        rows = 1 if _is_by_input(weight.shape, by_weight.shape) else outputs
+        flat = weight.reshape(layers, outputs, -1), bias, by_weight.reshape(layers, rows, -1), by_bias, by_feature
+        found.append(flat)
+    return tuple(found)
 
 
-def _rows(table: np.ndarray, taps: list[tuple[int, ...]]) -> list[np.ndarray]:
-    """The table's rows of each stack."""
-    return np.split(table, np.cumsum([len(each) for each in taps])[:-1])
+def _is_by_input(weight: tuple[int, ...], scales: tuple[int, ...]) -> bool:
+    """Whether scales of weights, by their shapes as in `Stack` and `Scales`, are those of each input."""
+    return scales[1:3] == (1, weight[2])
 
 
-def _table(
-    batch: int, steps: int, taps: list[tuple[int, ...]], shapes: list[tuple[int, ...]]
-) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """The table of layers that compiled code reads, and how many weights, biases and numbers of its tape there are."""
-    rows, weight, bias, tape = [], 0, 0, 0
-    for counts, (_, outputs, inputs, _) in zip(taps, shapes, strict=True):
-        for count in counts:
+@lru_cache(maxsize=64)
+def _table(batch: int, steps: int, shapes: tuple[tuple[tuple[int, ...], bool], ...]) -> tuple[np.ndarray, int]:
+    """The table of layers that compiled code reads, and how many numbers its tape holds.
+
+    shapes: of each stack's weight, and whether it is scaled by input.
+    """
+    from .convolutions_cpu import BY_INPUT, BY_OUTPUT, BY_OUTPUT_ONE_TAP
+
+    rows, tape = [], 0
+    for stack, ((layers, outputs, inputs, kernel), by_input) in enumerate(shapes):
+        for layer in range(layers):
             left = -(-steps // 2 ** (len(rows) // 2))
-            columns = batch * left * inputs * count
-            rows.append((weight, bias, outputs, inputs, count, left, tape, tape + columns))
-            weight, bias = weight + outputs * inputs * count, bias + outputs
-            tape += columns + batch * left * inputs
-    return np.array(rows, np.int64), (weight, bias, tape)
+            scaling = BY_INPUT if by_input else BY_OUTPUT if left > 1 else BY_OUTPUT_ONE_TAP
+            kept = {BY_INPUT: 0, BY_OUTPUT: outputs * inputs * kernel, BY_OUTPUT_ONE_TAP: batch * left * outputs}
+            sizes = [batch * left * inputs * kernel, batch * left * inputs, batch * left * outputs, kept[scaling]]
+            *places, end = accumulate(sizes, initial=tape)
+            rows.append((stack, layer, inputs, scaling, left, *places))
+            tape = end
+    return np.array(rows, np.int64), tape

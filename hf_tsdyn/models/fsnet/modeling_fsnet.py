@@ -160,8 +160,7 @@ class FSNetForPrediction(ForecastMixin, FSNetPreTrainedModel):
         options = kwargs | {"past_time_features": past_time_features, "return_dict": True}
         found = self.model(past_values, past_observed_mask, **options)
         represented = dropout(found.last_hidden_state, self.config.head_dropout, self.training)
-        changes = self.head(represented).unflatten(1, (-1, self.config.num_channels))
-        found.prediction_outputs = changes.to(found.loc.dtype) * found.scale + found.loc
+        found.prediction_outputs = self.forecast_from_hidden(represented, found.loc, found.scale)
         if future_values is not None:
             targets = loss_targets(
                 found.prediction_outputs,
@@ -176,6 +175,16 @@ class FSNetForPrediction(ForecastMixin, FSNetPreTrainedModel):
             losses = point_loss(found.prediction_outputs, targets, kind="mse", huber_delta=1.0)
             found.loss = mean_over(losses, targets.counted)
         return found
+
+    def forecast_from_hidden(self, hidden: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+        """Return what the head forecasts, (batch, prediction_length, channels) in data units.
+
+        Args:
+            hidden: (batch, representation_size), a `last_hidden_state`, or one that was moved.
+            loc, scale: (batch, 1, channels), those of the same window, as `FSNetModel.forward` returns them.
+        """
+        changes = self.head(hidden).unflatten(1, (-1, self.config.num_channels))
+        return changes.to(loc.dtype) * scale + loc
 
     @torch.no_grad()
     def forecast(

@@ -18,6 +18,7 @@ from .drift import DriftMonitor
 from .frozen import FrozenLearner
 from .gradient_options import GradientOptions, choose_trainable
 from .learner import OnlineLearner, Protocol, Window, below
+from .optimizer_state import optimizer_tensors, restore_optimizer
 from .replay import Reservoir
 from .saving import describe_forecaster, rebuild_forecaster
 
@@ -204,8 +205,7 @@ class GradientLearner(OnlineLearner, kind="gradient"):
 
     def _state(self) -> dict[str, Tensor]:
         state = {f"forecaster.{name}": tensor for name, tensor in self.forecaster.state_dict().items()}
-        for index, moments in self._optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+        state |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self._optimizer).items()}
         if self._reservoir is not None:
             state |= {f"reservoir.{name}": tensor for name, tensor in self._reservoir.state().items()}
         counts = torch.tensor([self._num_updates, self._num_rejected])
@@ -213,12 +213,7 @@ class GradientLearner(OnlineLearner, kind="gradient"):
 
     def _load_state(self, state: dict[str, Tensor]) -> None:
         self.forecaster.load_state_dict(below("forecaster.", state))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in below("optimizer.", state).items():
-            index, _, moment = name.partition(".")
-            moments.setdefault(int(index), {})[moment] = tensor.clone()
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        restore_optimizer(self._optimizer, below("optimizer.", state))
         if self._reservoir is not None:
             self._reservoir.load_state(below("reservoir.", state))
         self.drift.load_state(state["drift"])

@@ -2,70 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .data.held_out_windows import batches_of_equal_channels, draw_held_out_windows
+from .data.held_out_windows import HeldOutWindow, batches_of_equal_channels, draw_held_out_windows
 from .data.series import TrajectorySource
+from .evaluation_protocol import EvaluationProtocol
 from .forecasting import Forecaster
-from .metrics.probabilistic import check_increasing_levels
-from .results import EvaluationResults, summarise
-from .scoring import STEP_METRIC, Scores, results_header, score_forecast, score_quantiles, system_rows, timed
-
-
-@dataclass(frozen=True)
-class EvaluationProtocol:
-    """What is asked of every forecaster.
-
-    context_length: steps that a forecaster sees. horizons: steps ahead at which accumulated errors are reported;
-    the largest is forecast. num_windows: drawn per trajectory without repetition (all there are, if fewer).
-    seed: of the windows, of sampled paths and the bootstrap. num_curve_points: single steps, spaced geometrically, at
-    which error growth is kept. num_resamples, confidence: of the bootstrap over systems. quantile_levels: scored of
-    forecasters that have a distribution; with none, point forecasts alone are scored. num_samples: paths a series, of
-    forecasters whose quantiles are those of sampled paths.
-    """
-
-    context_length: int = 512
-    horizons: tuple[int, ...] = (64, 128, 256, 512)
-    num_windows: int = 4
-    seed: int = 0
-    batch_size: int = 64
-    vpt_thresholds: tuple[float, ...] = (0.4, 0.2)
-    num_curve_points: int = 16
-    num_resamples: int = 2000
-    confidence: float = 0.95
-    quantile_levels: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    num_samples: int = 100
-
-    def __post_init__(self) -> None:
-        counts = ("context_length", "num_windows", "batch_size", "num_curve_points", "num_resamples", "num_samples")
-        wrong = {name: getattr(self, name) for name in counts if getattr(self, name) < 1}
-        wrong |= {"horizons": self.horizons} if not self.horizons or min(self.horizons) < 1 else {}
-        wrong |= {"vpt_thresholds": self.vpt_thresholds} if any(t <= 0 for t in self.vpt_thresholds) else {}
-        wrong |= {"confidence": self.confidence} if not 0 < self.confidence < 1 else {}
-        if wrong:
-            raise ValueError(
-                f"an evaluation protocol must count in positive numbers and have a confidence between 0 and 1, "
-                f"found {wrong}; correct these fields."
-            )
-        if self.quantile_levels:
-            check_increasing_levels(self.quantile_levels)
-
-    @property
-    def prediction_length(self) -> int:
-        """The largest horizon."""
-        return max(self.horizons)
-
-    @property
-    def curve_steps(self) -> list[int]:
-        """Steps at which error growth is kept, the first and the last included."""
-        steps = np.geomspace(1, self.prediction_length, self.num_curve_points)
-        return sorted({int(step) for step in steps.round()})
+from .results import STEP_METRIC, EvaluationResults, summarise
+from .scoring import (
+    TRUTH,
+    Scores,
+    results_header,
+    score_forecast,
+    score_quantiles,
+    score_rollout,
+    system_rows,
+    timed,
+)
 
 
 def evaluate(
@@ -80,12 +38,14 @@ def evaluate(
     """Forecast the same windows with every forecaster and report errors per system and over systems.
 
     Per window: the metrics of `hf_tsdyn.scoring.METRICS` up to each horizon, the error of single steps, and valid
-    prediction times; of forecasters with a distribution, also the score of their quantiles and the coverage and width
-    of their central intervals. Per system: their medians over its windows. Over systems: the median with a bootstrap
-    interval, and the paired difference of every forecaster to each baseline that is scored on the same. Medians of
-    shares say little about calibration: the header has their means. A forecast with a value that is not finite counts
-    as a failed window: it stays in the medians as an infinite error (sMAPE 100) and in the header as a count. Windows
-    with nothing seen in the context are left out, and valid prediction times where the period is unknown.
+    prediction times; of long rollouts attractor statistics, beside their floor, the row `hf_tsdyn.scoring.TRUTH`,
+    where windows look back far enough; of forecasters with a distribution, also the score of their quantiles and the
+    coverage and width of their central intervals. Per system: their medians over its windows. Over systems: the median
+    with a bootstrap interval, and the paired difference of every forecaster to each baseline that is scored on the
+    same. Medians of shares say little about calibration: the header has their means. A forecast with a value that is
+    not finite counts as a failed window: it stays in the medians as an infinite error (sMAPE 100) and in the header as
+    a count. Windows with nothing seen in the context are left out, and valid prediction times where the period is
+    unknown.
 
     Sampled quantiles are a function of the protocol's seed, the place of the batch and what is in it: they repeat,
     but more systems or another batch size change them within their sampling error.
@@ -100,33 +60,89 @@ def evaluate(
         context and largest horizon together, nothing is seen in any context, or a forecast has the wrong shape.
     """
     _check(forecasters, dataset, baselines)
-    length = protocol.context_length + protocol.prediction_length
+    windows = draw_windows(dataset, protocol)
+    scores = {}
+    with tqdm(total=len(forecasters), desc="evaluate", disable=not show_progress) as progress:
+        for name, forecaster in forecasters.items():
+            progress.set_postfix_str(name, refresh=False)
+            scores[name] = score_windows(name, forecaster, windows, protocol, device=device)
+            progress.update()
+    if protocol.has_floors:
+        scores[TRUTH] = score_truth(windows, protocol)
+    header = results_header(scores, windows, dataset, protocol, baselines=baselines, device=torch.device(device))
+    return collect_results(scores, windows, protocol, header)
+
+
+def draw_windows(dataset: TrajectorySource, protocol: EvaluationProtocol) -> list[HeldOutWindow]:
+    """Return the windows of an evaluation.
+
+    Raises: ValueError if a trajectory is shorter than a window, or nothing is seen in any context.
+    """
+    length = protocol.window_length
     windows = draw_held_out_windows(dataset, length=length, num_windows=protocol.num_windows, seed=protocol.seed)
-    scores = {name: Scores(len(windows)) for name in forecasters}
-    seen = [window for window in windows if not np.isnan(window.values[: protocol.context_length]).all()]
-    if not seen:
+    if not any(_is_seen(window, protocol) for window in windows):
         raise ValueError(
             f"some window must have a seen value in its context, found none in {len(windows)}; lengthen the context, "
             "or choose another part of the data."
         )
-    batches = list(batches_of_equal_channels(seen, protocol.batch_size))
-    with tqdm(total=len(batches) * len(scores), desc="evaluate", disable=not show_progress) as progress:
-        for number, batch in enumerate(batches):
-            values = np.stack([window.values for window in batch])
-            past = torch.from_numpy(values[:, : protocol.context_length].copy()).to(device)
-            for name, forecaster in forecasters.items():
-                progress.set_postfix_str(name, refresh=False)
-                forecast = _forecast(name, forecaster, past, protocol, scores[name])
-                score_forecast(scores[name], batch, values, forecast, protocol)
-                quantiles = _forecast_quantiles(name, forecaster, past, protocol, scores[name], batch=number)
-                if quantiles is not None:
-                    score_quantiles(scores[name], batch, values, quantiles, protocol)
-                progress.update()
-    rows = [row for name in forecasters for row in system_rows(name, scores[name], windows, protocol.seed)]
-    header = results_header(scores, windows, dataset, protocol, baselines=baselines, device=torch.device(device))
-    summarised = [row for row in rows if row.metric != STEP_METRIC]
+    return windows
+
+
+def _is_seen(window: HeldOutWindow, protocol: EvaluationProtocol) -> bool:
+    return not np.isnan(protocol.context_of(window)).all()
+
+
+def score_windows(
+    name: str,
+    forecaster: Forecaster,
+    windows: Sequence[HeldOutWindow],
+    protocol: EvaluationProtocol,
+    *,
+    device: str | torch.device = "cpu",
+) -> Scores:
+    """Return what one forecaster scores on each of the windows that show it something.
+
+    Raises: ValueError, naming it, if a forecast has the wrong shape.
+    """
+    scores, origin, length = Scores(len(windows)), protocol.origin, protocol.prediction_length
+    seen = [window for window in windows if _is_seen(window, protocol)]
+    for number, batch in enumerate(batches_of_equal_channels(seen, protocol.batch_size)):
+        values = np.stack([window.values[origin - protocol.context_length : origin + length] for window in batch])
+        past = torch.from_numpy(np.stack([protocol.context_of(window) for window in batch])).to(device)
+        forecast = _forecast(name, forecaster, past, protocol, scores)
+        score_forecast(scores, batch, values, forecast, protocol)
+        if protocol.rollout_tail is not None:
+            score_rollout(scores, batch, values[:, protocol.context_length :], forecast, protocol)
+        quantiles = _forecast_quantiles(name, forecaster, past, protocol, scores, batch=number)
+        if quantiles is not None:
+            score_quantiles(scores, batch, values, quantiles, protocol)
+    return scores
+
+
+def score_truth(windows: Sequence[HeldOutWindow], protocol: EvaluationProtocol) -> Scores:
+    """Return the floors of attractor statistics: what the truth before the origin scores as a forecast."""
+    scores, origin, length = Scores(len(windows)), protocol.origin, protocol.prediction_length
+    for batch in batches_of_equal_channels(windows, protocol.batch_size):
+        values = np.stack([window.values[origin - length : origin + length] for window in batch])
+        score_rollout(scores, batch, values[:, length:], values[:, :length], protocol)
+    return scores
+
+
+def collect_results(
+    scores: Mapping[str, Scores],
+    windows: Sequence[HeldOutWindow],
+    protocol: EvaluationProtocol,
+    header: dict[str, Any],
+    *,
+    systems: Collection[str] | None = None,
+) -> EvaluationResults:
+    """Return the rows of every model and their medians over systems, under the header of `results_header`.
+
+    systems: that medians are taken over; all by default.
+    """
+    rows = [row for name in scores for row in system_rows(name, scores[name], windows, protocol.seed)]
     summary, differences = summarise(
-        summarised,
+        [row for row in rows if row.metric != STEP_METRIC and (systems is None or row.system in systems)],
         baselines=header["baselines"],
         seed=protocol.seed,
         num_resamples=protocol.num_resamples,
@@ -177,12 +193,12 @@ def _forecast_quantiles(
         return None
     seed = int(np.random.SeedSequence([protocol.seed, batch]).generate_state(1, np.uint64)[0])
     options: dict[str, Any] = {
-        "prediction_length": protocol.prediction_length,
+        "prediction_length": protocol.quantile_length,
         "quantile_levels": protocol.quantile_levels,
         "num_samples": protocol.num_samples,
         "generator": torch.Generator().manual_seed(seed),
     }
-    shape = (len(past), protocol.prediction_length, past.shape[2], len(protocol.quantile_levels))
+    shape = (len(past), protocol.quantile_length, past.shape[2], len(protocol.quantile_levels))
     try:
         return timed(name, lambda: method(past.clone(), **options), shape, scores, prefix="quantile_")
     except NotImplementedError:

@@ -16,12 +16,15 @@ from .metrics import bootstrap_median, bootstrap_paired_difference
 
 FORMAT_VERSION = 1
 
+STEP_METRIC = "step_normalised_mae"
+"""Error of a single step, for curves of error growth; reported, not summarised."""
+
 METRIC_LABELS = {
     "smape": "sMAPE (0-100)",
     "normalised_mae": "MAE / context std",
     "normalised_mse": "MSE / context variance",
     "mase": "MASE",
-    "step_normalised_mae": "absolute error / context std",
+    STEP_METRIC: "absolute error / context std",
     "vpt_periods@0.4": "valid time, periods (0.4)",
     "vpt_periods@0.2": "valid time, periods (0.2)",
     "vpt_lyapunov@0.4": "valid time, Lyapunov times (0.4)",
@@ -35,8 +38,15 @@ METRIC_LABELS = {
     "coverage@0.4": "coverage of the 40 % interval",
     "coverage@0.2": "coverage of the 20 % interval",
     "interval_width@0.8": "width of the 80 % interval / context std",
+    "weighted_quantile_loss": "weighted quantile loss",
     "state_space_divergence": "state-space divergence, nats",
+    "state_space_divergence@tail": "state-space divergence of the tail, nats",
     "spectrum_distance": "spectrum distance",
+    "spectrum_distance@tail": "spectrum distance of the tail",
+    "lyapunov_error": "largest exponent's error, relative",
+    "lyapunov_error@tail": "largest exponent's error of the tail, relative",
+    "correlation_dimension_error": "correlation dimension's error",
+    "correlation_dimension_error@tail": "correlation dimension's error of the tail",
     "prediction_error": "n-step error / variance",
     "correlation_dimension": "correlation dimension",
     "lyapunov_max": "largest Lyapunov exponent",
@@ -96,7 +106,9 @@ class EvaluationResults:
     model: cpu_seconds, wall_seconds, those of quantiles, failed_windows), `calibration` (per model with a distribution
     and horizon, as `hf_tsdyn.scoring.calibration` says; absent in older files), `versions`, `hardware`,
     `git_revision` (None outside a checkout); of models that reconstruct one system also `symbolic`, `known`,
-    `evaluation` and `scored`, as `hf_tsdyn.reconstruction` says.
+    `evaluation` and `scored`, as `hf_tsdyn.reconstruction` says; of a benchmark also `benchmark` (name, condition,
+    series by fingerprint, and per model label, kind, num_parameters, training, cost of a forecast, errors that it
+    raised) and, in `systems`, `group` and what of the protocol a short series changed.
     """
 
     header: dict[str, Any]
@@ -243,11 +255,35 @@ def summarise(
         for baseline in baselines:
             if baseline == model or (baseline, horizon, metric) not in cells:
                 continue  # a baseline without a distribution has no scores of one
-            reference = [cells[baseline, horizon, metric][system] for system in values]
-            rng = np.random.default_rng(seed)
-            interval = bootstrap_paired_difference(list(values.values()), reference, rng=rng, **options)
-            differences.append(DifferenceRow(model, baseline, horizon, metric, *interval, len(values)))
+            reference = cells[baseline, horizon, metric]
+            common = [system for system in values if system in reference]
+            if common:
+                pairs = ([each[system] for system in common] for each in (values, reference))
+                interval = bootstrap_paired_difference(*pairs, rng=np.random.default_rng(seed), **options)
+                differences.append(DifferenceRow(model, baseline, horizon, metric, *interval, len(common)))
     return summary, differences
+
+
+def of_group(results: EvaluationResults, group: str) -> EvaluationResults:
+    """Return the results of the systems of one group alone, as the header's facts name it, with medians over them.
+
+    Raises: ValueError if no system is of that group.
+    """
+    facts: dict[str, dict[str, Any]] = results.header["systems"]
+    systems = {name: each for name, each in facts.items() if each.get("group") == group}
+    if not systems:
+        known = sorted({str(each.get("group")) for each in facts.values()})
+        raise ValueError(f"group must be one of the results' systems, {known}, found {group!r}; choose one of them.")
+    rows = [row for row in results.rows if row.system in systems]
+    protocol = results.header["protocol"]
+    summary, differences = summarise(
+        [row for row in rows if row.metric != STEP_METRIC],
+        baselines=results.header["baselines"],
+        seed=protocol["seed"],
+        num_resamples=protocol["num_resamples"],
+        confidence=protocol["confidence"],
+    )
+    return EvaluationResults(results.header | {"systems": systems}, rows, summary, differences)
 
 
 def rows_of(rows: Iterable[ResultRow], *, model: str, metric: str, horizon: int | None = None) -> list[ResultRow]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from .attractor_statistics import attractor_statistics
 from .data.held_out_windows import HeldOutWindow
 from .data.series import TrajectorySource
+from .evaluation_protocol import EvaluationProtocol
 from .metrics import (
     central_intervals,
     interval_coverage,
@@ -25,18 +27,16 @@ from .metrics import (
     share_below,
     smape,
     valid_prediction,
+    weighted_quantile_loss,
 )
 from .provenance import git_revision, hardware_class, package_versions
-from .results import ResultRow
-
-if TYPE_CHECKING:
-    from .evaluation import EvaluationProtocol
+from .results import STEP_METRIC, ResultRow
 
 METRICS = {"smape": smape, "normalised_mae": normalised_mae, "normalised_mse": normalised_mse, "mase": mase}
 """Metrics accumulated up to each horizon."""
 
-STEP_METRIC = "step_normalised_mae"
-"""Error of a single step, for curves of error growth; reported, not summarised."""
+TRUTH = "truth against truth"
+"""Row of the floors of attractor statistics: the truth before the origin, scored as if it were a forecast."""
 
 
 @dataclass(eq=False)
@@ -88,9 +88,7 @@ def score_forecast(
 
     dt = np.array([window.trajectory.dt for window in batch])
     period = np.array([window.trajectory.period for window in batch])
-    lyapunov_time = np.array(
-        [lyapunov_unit(window.trajectory.lyapunov_time, window.trajectory.period) for window in batch]
-    )
+    lyapunov_time = _lyapunov_units(batch)
     lyapunov_time[np.isnan(period)] = np.nan
     horizon = protocol.prediction_length
     for threshold in protocol.vpt_thresholds:
@@ -101,6 +99,30 @@ def score_forecast(
         scores.set(f"vpt_saturated@{threshold:g}", horizon, indices, saturated)
 
 
+def _lyapunov_units(batch: list[HeldOutWindow]) -> np.ndarray:
+    return np.array([lyapunov_unit(window.trajectory.lyapunov_time, window.trajectory.period) for window in batch])
+
+
+def score_rollout(
+    scores: Scores,
+    batch: list[HeldOutWindow],
+    truth: np.ndarray,
+    forecast: np.ndarray,
+    protocol: EvaluationProtocol,
+) -> None:
+    """Score whether forecasts, (windows, prediction, channels) as the truth, stay on the attractor.
+
+    Over all steps, and, as `NAME@tail`, over those from `rollout_tail` on, when nothing is left to know of the start.
+    """
+    indices = [window.index for window in batch]
+    dt = np.array([window.trajectory.dt for window in batch])
+    times: dict[str, Any] = {"dt": dt, "lyapunov_time": _lyapunov_units(batch), "seed": protocol.seed}
+    for suffix, first in (("", 0), ("@tail", protocol.rollout_tail)):
+        found = attractor_statistics(truth[:, first:], forecast[:, first:], **times)
+        for name, values in found.items():
+            scores.set(f"{name}{suffix}", protocol.prediction_length, indices, values)
+
+
 def score_quantiles(
     scores: Scores,
     batch: list[HeldOutWindow],
@@ -108,7 +130,7 @@ def score_quantiles(
     quantiles: np.ndarray,
     protocol: EvaluationProtocol,
 ) -> None:
-    """Score quantiles (windows, prediction, channels, levels) up to each horizon, as `score_forecast` does forecasts.
+    """Score quantiles (windows, steps, channels, levels) as `score_forecast` does forecasts, as far as they go.
 
     Every central interval has its coverage, the widest its width too.
     """
@@ -117,9 +139,10 @@ def score_quantiles(
     scores.set_failed(indices, quantiles)
     intervals = list(central_intervals(protocol.quantile_levels))
     known = {"quantile_levels": protocol.quantile_levels, "past_values": past}
-    for horizon in protocol.horizons:
+    for horizon in (each for each in protocol.horizons if each <= quantiles.shape[1]):
         target = (future[:, :horizon], quantiles[:, :horizon])
         scores.set("normalised_crps", horizon, indices, normalised_crps(*target, **known))
+        scores.set("weighted_quantile_loss", horizon, indices, weighted_quantile_loss(*target, **known))
         for nominal in intervals:
             covered = interval_coverage(*target, **known, nominal=nominal)
             scores.set(f"coverage@{nominal:g}", horizon, indices, covered)
@@ -131,13 +154,13 @@ def score_quantiles(
         scores.share_below.setdefault(horizon, empty)[indices] = share_below(*target, **known)
 
 
-def by_system(windows: list[HeldOutWindow]) -> dict[str, list[HeldOutWindow]]:
+def by_system(windows: Sequence[HeldOutWindow]) -> dict[str, list[HeldOutWindow]]:
     """Return the windows of each system, in the order of their names."""
     ordered = sorted(windows, key=lambda window: window.trajectory.system)
     return {name: list(group) for name, group in groupby(ordered, key=lambda window: window.trajectory.system)}
 
 
-def system_rows(model: str, scores: Scores, windows: list[HeldOutWindow], seed: int) -> Iterator[ResultRow]:
+def system_rows(model: str, scores: Scores, windows: Sequence[HeldOutWindow], seed: int) -> Iterator[ResultRow]:
     """Yield the median over each system's windows; a metric that scored none of them has no row."""
     for system, members in by_system(windows).items():
         indices = [window.index for window in members]
@@ -149,7 +172,7 @@ def system_rows(model: str, scores: Scores, windows: list[HeldOutWindow], seed: 
                 yield ResultRow(model, system, horizon, metric, median, len(scored), seed)
 
 
-def calibration(scores: Scores, windows: list[HeldOutWindow], protocol: EvaluationProtocol) -> list[dict[str, Any]]:
+def calibration(scores: Scores, windows: Sequence[HeldOutWindow], protocol: EvaluationProtocol) -> list[dict[str, Any]]:
     """Return, per horizon, the shares of targets that a results file's header holds of a model with a distribution.
 
     levels and share_below: nominal and empirical. coverage: of each central interval, by its nominal coverage. A share
@@ -195,7 +218,7 @@ def timed(
 
 def results_header(
     scores: Mapping[str, Scores],
-    windows: list[HeldOutWindow],
+    windows: Sequence[HeldOutWindow],
     dataset: TrajectorySource,
     protocol: Any,
     *,
@@ -219,7 +242,7 @@ def results_header(
     }
 
 
-def _dataset_facts(dataset: TrajectorySource, windows: list[HeldOutWindow]) -> dict[str, str | int]:
+def _dataset_facts(dataset: TrajectorySource, windows: Sequence[HeldOutWindow]) -> dict[str, str | int]:
     return {
         "fingerprint": dataset.fingerprint,
         "split": dataset.split,
@@ -229,7 +252,7 @@ def _dataset_facts(dataset: TrajectorySource, windows: list[HeldOutWindow]) -> d
     }
 
 
-def _system_facts(windows: list[HeldOutWindow]) -> dict[str, dict[str, float | int | None]]:
+def _system_facts(windows: Sequence[HeldOutWindow]) -> dict[str, dict[str, float | int | None]]:
     """What it takes to turn steps into periods and Lyapunov times: medians over a system's windows."""
     facts = {}
     for system, members in by_system(windows).items():

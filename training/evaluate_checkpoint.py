@@ -32,7 +32,7 @@ from training.card_facts import card_facts
 from training.checkpoint_figures import figure_captions, write_figures
 from training.probe import verify_reload
 from training.run_config import CONFIG_FILE, DataConfig, EvaluationConfig
-from training.train import SUMMARY_FILE
+from training.run_summary import SUMMARY_FILE
 
 RESULTS_FILE = "results.json"
 START_NAME = "before fine-tuning"

@@ -35,7 +35,7 @@ from training.checkpoint_figures import SHOWN_SYSTEMS
 from training.evaluate_checkpoint import RESULTS_FILE
 from training.probe import verify_reload
 from training.run_config import CONFIG_FILE, DataConfig, EvaluationConfig
-from training.train import SUMMARY_FILE
+from training.run_summary import SUMMARY_FILE
 
 SHOWN_BASELINES = ("spline", "gaussian_process")
 """Drawn beside the model, whatever baselines are scored."""

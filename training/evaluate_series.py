@@ -33,10 +33,10 @@ from hf_tsdyn.series_results import SeriesResults
 from hf_tsdyn.series_scores import intervals_of_errors, rows_of_errors
 from training.evaluate_checkpoint import RESULTS_FILE, Request, build_parser, check_same_data, parse_request
 from training.probe import verify_reload
+from training.run_summary import SUMMARY_FILE
 from training.series_checkpoint_figures import write_figures
 from training.series_facts import is_of_training_series, render_card
 from training.series_scoring import SeriesScorer, bootstrap_options, provenance
-from training.train import SUMMARY_FILE
 
 ERRORS_FILE = "window_errors.npz"
 START_NAME = "start"

@@ -9,12 +9,13 @@ from typing import Any
 from transformers import AutoModelForTimeSeriesPrediction, PreTrainedModel
 
 from training.cell_runs import at_work, failure_of
+from training.model_config import build_model_config
 from training.online_config import OnlineConfig
 from training.online_streams import series_path
-from training.run_config import build_model_config, claim_output_dir, flatten
+from training.run_config import claim_output_dir, flatten
+from training.run_summary import SUMMARY_FILE
 from training.study_cells import train_run
 from training.study_config import Cell, run_arguments
-from training.train import SUMMARY_FILE
 
 WEIGHTS_FILE = "model.safetensors"
 

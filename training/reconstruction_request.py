@@ -15,10 +15,10 @@ from hf_tsdyn.models.alrnn import ALRNNConfig
 from hf_tsdyn.results import EvaluationResults
 from training.reconstruction_config import ReconstructionConfig
 from training.run_config import CONFIG_FILE
+from training.run_summary import SUMMARY_FILE
 from training.sweep_config import cell_name
 from training.sweep_data import SweepData
 from training.sweep_folder import DELETE
-from training.train import SUMMARY_FILE
 
 
 @dataclass(frozen=True)

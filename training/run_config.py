@@ -4,35 +4,29 @@ Unknown keys and wrong types end the program before anything heavy starts.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
-from transformers import CONFIG_MAPPING, PreTrainedConfig, TrainingArguments
+from transformers import TrainingArguments
 
 from hf_tsdyn.data.augmentations import Augmentations
 from hf_tsdyn.data.series import SeriesDataset, SeriesOptions, TrajectorySource
 from hf_tsdyn.data.series_files import SERIES_SUFFIXES
 from hf_tsdyn.data.trajectories import TrajectoryDataset
 from hf_tsdyn.evaluation import EvaluationProtocol
-from hf_tsdyn.models import ARCHITECTURES, MASKED_MODELING
 from hf_tsdyn.results import write_atomically
 from training.bilevel_options import BilevelOptions
 from training.folds import FoldOptions
 from training.lora import LoraOptions
+from training.model_config import Task, build_model_config
 from training.weight_averaging import WeightAveraging
 
 CONFIG_FILE = "run_config.yaml"
-
-Task = Literal["forecast", "masked_modeling"]
-MODEL_CLASSES: dict[Task, dict[str, type[Any]]] = {"forecast": ARCHITECTURES, "masked_modeling": MASKED_MODELING}
-"""The class that is trained for each task, by `model_type`."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +126,7 @@ class RunConfig:
         weight_averaging: validate and save an average of the weights over training; null those of a step.
         closed_form_start: fit what of a new model has a closed form before training; of no effect on others.
         frozen: beginnings of names of parameters that are not trained, such as `model.specialists`.
+        max_cpu_seconds: of processor time, after which training ends with a last validation; null has no such limit.
         mixed_precision: "auto" trains in bfloat16 where a GPU has it and in float32 elsewhere."""
 
     task: Task = "forecast"
@@ -146,6 +141,7 @@ class RunConfig:
     weight_averaging: WeightAveraging | None = None
     closed_form_start: bool = True
     frozen: tuple[str, ...] = ()
+    max_cpu_seconds: float | None = None
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
 
     def __post_init__(self) -> None:
@@ -172,12 +168,12 @@ def load_run_config(arguments: Sequence[str] | None = None) -> tuple[RunConfig, 
     """
     parser = _parser()
     namespace = parser.parse_args(arguments)
-    _set_precision(namespace)
+    set_precision(namespace)
     if namespace["task"] != "forecast":
         namespace["training.label_names"] = []
     for name in ("checkpoint", "encoder_checkpoint"):
-        _check_start(parser, name, namespace[name])
-    resolved = _plain(parser, namespace)
+        check_start_checkpoint(parser, name, namespace[name])
+    resolved = plain_values(parser, namespace)
     try:
         settings = parser.instantiate(namespace)
         config = RunConfig(**{item.name: settings[item.name] for item in dataclasses.fields(RunConfig)})
@@ -203,41 +199,6 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def build_model_config(fields: dict[str, Any], task: Task = "forecast") -> PreTrainedConfig:
-    """Return the architecture's configuration, refusing fields that it does not have.
-
-    Where an architecture has presets, `preset` names the one that holds but for the fields given beside it.
-
-    Raises: ValueError on a missing `model_type` or one that `task` does not have, an unknown field, a wrong type or a
-    broken rule.
-    """
-    model_type = fields.get("model_type")
-    if model_type not in MODEL_CLASSES[task]:
-        raise ValueError(
-            f"model.model_type must be one of {sorted(MODEL_CLASSES[task])}, found {model_type!r}; name the "
-            "architecture."
-        )
-    config_class = CONFIG_MAPPING[model_type]
-    given = {name: value for name, value in fields.items() if name != "model_type"}
-    build = config_class
-    if "preset" in given and hasattr(config_class, "from_preset"):
-        build = partial(config_class.from_preset, given.pop("preset"))  # pyright: ignore[reportAttributeAccessIssue]
-    _check_model_fields(config_class, given)
-    try:
-        return build(**given)
-    except Exception as error:  # strict dataclasses raise their own error classes, which name the field
-        raise ValueError(f"model must fit {config_class.__name__}: {error}") from error
-
-
-def _check_model_fields(config_class: type[PreTrainedConfig], given: dict[str, Any]) -> None:
-    known = [item.name for item in dataclasses.fields(config_class)]  # pyright: ignore[reportArgumentType]
-    for name in given:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=3)
-            hint = f"did you mean {', '.join(close)}?" if close else f"its docstring lists them ({config_class})."
-            raise ValueError(f"model keys must be fields of {config_class.__name__}, found {name!r}; {hint}")
-
-
 def claim_output_dir(resolved: dict[str, Any], output_dir: str | Path) -> None:
     """Write the settings to `output_dir`, or check that what lies there is the same run, to be resumed.
 
@@ -246,7 +207,8 @@ def claim_output_dir(resolved: dict[str, Any], output_dir: str | Path) -> None:
     path = Path(output_dir) / CONFIG_FILE
     if path.exists():
         parser = _parser()
-        defaults = _decisive(_plain(parser, parser.get_defaults()))  # an older record lacks fields that came later
+        # An older record lacks fields that came later.
+        defaults = _decisive(plain_values(parser, parser.get_defaults()))
         found = defaults | _decisive(yaml.safe_load(path.read_text()))
         wanted = defaults | _decisive(resolved)
         differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
@@ -265,7 +227,8 @@ def _decisive(resolved: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flatten(resolved).items() if not key.startswith(idle)}
 
 
-def _set_precision(namespace: Namespace) -> None:
+def set_precision(namespace: Namespace) -> None:
+    """Put what `mixed_precision` asks for here into the training arguments."""
     wanted = namespace["mixed_precision"]
     if wanted == "auto":
         wanted = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
@@ -273,14 +236,14 @@ def _set_precision(namespace: Namespace) -> None:
         namespace[f"training.{wanted}"] = True
 
 
-def _check_start(parser: ArgumentParser, name: str, start: str | None) -> None:
+def check_start_checkpoint(parser: ArgumentParser, name: str, start: str | None) -> None:
     """Refuse a path that is not there before the Hub is asked for it."""
     looks_local = start is not None and (start.startswith((".", "/", "~")) or start.count("/") != 1)
     if looks_local and not Path(str(start)).is_dir():
         parser.error(f"{name} must be a folder or a Hub name, found nothing at {start!r}; check the path.")
 
 
-def _plain(parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
+def plain_values(parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
     """The namespace as YAML would hold it, without the options that do not decide the result."""
     plain = yaml.safe_load(parser.dump(namespace, skip_validation=True))
     plain.pop("config", None)

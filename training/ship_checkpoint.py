@@ -47,10 +47,11 @@ from training.evaluate_checkpoint import RESULTS_FILE
 from training.evaluate_reconstruction import TRUTH_FIGURES
 from training.fold_tables import fold_table, has_folds
 from training.online_page import write_online_page
+from training.probe import PROBE_FILE
 from training.reconstruction_request import as_evaluated, was_swept
 from training.run_config import CONFIG_FILE
+from training.run_summary import SUMMARY_FILE
 from training.series_facts import read_study
-from training.train import PROBE_FILE, SUMMARY_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS_FILE = "model.safetensors"

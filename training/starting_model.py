@@ -2,7 +2,8 @@
 
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from training.run_config import MODEL_CLASSES, RunConfig, build_model_config
+from training.model_config import MODEL_CLASSES, build_model_config
+from training.run_config import RunConfig
 
 
 def build_model(config: RunConfig) -> PreTrainedModel:

@@ -12,9 +12,10 @@ from hf_tsdyn.series_evaluation import WindowErrors, load_errors, save_errors
 from training.cell_runs import at_work, failure_of
 from training.probe import verify_reload
 from training.run_config import RunConfig
+from training.run_summary import SUMMARY_FILE
 from training.series_scoring import SeriesScorer
 from training.study_config import Cell
-from training.train import SUMMARY_FILE, prepare, train
+from training.train import prepare, train
 
 SECONDS_FILE = "cpu_seconds.json"
 

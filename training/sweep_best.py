@@ -15,11 +15,11 @@ from hf_tsdyn.provenance import git_revision, hardware_class, package_versions
 from hf_tsdyn.results import write_atomically
 from training.probe import PROBE_FILE
 from training.run_config import CONFIG_FILE
+from training.run_summary import SUMMARY_FILE
 from training.sweep_config import Cell
 from training.sweep_data import SweepSeries
 from training.sweep_folder import BEST, Member, SweepFolder, load_model, to_json
 from training.sweep_table import choose_best
-from training.train import SUMMARY_FILE
 
 FILES = ("config.json", "model.safetensors", CONFIG_FILE, PROBE_FILE, SUMMARY_FILE)
 

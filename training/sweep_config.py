@@ -15,8 +15,9 @@ from hf_tsdyn.metrics.invariants import InvariantOptions
 from hf_tsdyn.models.alrnn import ALRNNConfig
 from hf_tsdyn.models.alrnn.fitting import FitOptions
 from hf_tsdyn.reconstruction import ReconstructionProtocol
+from training.model_config import build_model_config
 from training.reconstruction_config import ReconstructionConfig
-from training.run_config import build_model_config, flatten
+from training.run_config import flatten
 from training.sweep_data import SweepData
 
 SPOKEN_OUT = {"data.item": 0}

@@ -12,8 +12,6 @@ as it is.
 """
 
 import json
-import math
-import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,24 +19,24 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from transformers import PreTrainedConfig, PreTrainedModel, set_seed
+from transformers import PreTrainedConfig, PreTrainedModel, TrainingArguments, set_seed
 
 from hf_tsdyn.data.series import TrajectorySource
 from hf_tsdyn.data.time_features import check_time_features
 from hf_tsdyn.data.windows import RandomWindows, SequentialWindows, identity
 from hf_tsdyn.metrics.pointwise import context_std
-from hf_tsdyn.provenance import hardware_class, package_versions
 from hf_tsdyn.results import write_atomically
-from training.bilevel_options import carve_meta_split, check_bilevel, meta_draws
+from training.bilevel_options import BilevelOptions, carve_meta_split, check_bilevel, meta_draws
 from training.bilevel_trainer import BilevelTrainer
 from training.calibration import calibrate
+from training.cpu_budget import CpuBudget
 from training.lora import ADAPTER_FOLDER, add_adapter, merge_adapter
+from training.model_config import Task
 from training.probe import PROBE_FILE, save_probe
-from training.run_config import RunConfig, claim_output_dir, load_run_config
+from training.run_config import DataConfig, RunConfig, claim_output_dir, load_run_config
+from training.run_summary import SUMMARY_FILE, describe, summarise_run
 from training.starting_model import build_model
 from training.window_trainer import WindowTrainer, last_complete_checkpoint
-
-SUMMARY_FILE = "training_summary.json"
 
 
 class RunWindows(NamedTuple):
@@ -51,15 +49,21 @@ class RunWindows(NamedTuple):
     validation: SequentialWindows
 
 
-def build_windows(config: RunConfig, model: PreTrainedConfig) -> RunWindows:
+def build_windows(
+    data: DataConfig,
+    arguments: TrainingArguments,
+    model: PreTrainedConfig,
+    *,
+    task: Task = "forecast",
+    bilevel: BilevelOptions | None = None,
+) -> RunWindows:
     """Return windows of the model's lengths; without a future where the task is to complete masked windows.
 
     Raises: ValueError if the dataset is not the one that `data.fingerprint` names, too short for a window, or has other
         time features than the model takes.
     """
-    data, arguments = config.data, config.training
     prediction_length, look_back = model.prediction_length, model.context_length
-    if config.task == "masked_modeling":
+    if task == "masked_modeling":
         prediction_length = look_back = 0
     lengths = {"context_length": model.context_length, "prediction_length": prediction_length}
     source = data.open(data.train_split, look_back)
@@ -77,7 +81,7 @@ def build_windows(config: RunConfig, model: PreTrainedConfig) -> RunWindows:
         "augmentations": data.augmentations,
         **lengths,
     }
-    front, meta = carve_meta_split(config.bilevel, source, context_length=look_back, seed=data.seed)
+    front, meta = carve_meta_split(bilevel, source, context_length=look_back, seed=data.seed)
     validation = SequentialWindows(
         data.open(data.validation_split, look_back),
         stride=max(model.context_length // 2, 1) if data.validation_stride is None else data.validation_stride,
@@ -129,7 +133,7 @@ def prepare(config: RunConfig, resolved: dict[str, Any]) -> WindowTrainer | None
         check_bilevel(config.bilevel, model, arguments)
     if config.weight_averaging is not None:
         config.weight_averaging.check_begins(arguments.max_steps)
-    windows = build_windows(config, model.config)
+    windows = build_windows(config.data, arguments, model.config, task=config.task, bilevel=config.bilevel)
     if config.start is None and hasattr(model, "fit_scaler"):
         model.fit_scaler(series_of(windows.source))  # pyright: ignore[reportCallIssue]
     resolved["data"]["fingerprint"] = windows.source.fingerprint
@@ -181,6 +185,7 @@ def build_trainer(config: RunConfig, model: PreTrainedModel, windows: RunWindows
         "eval_dataset": windows.validation,
         "data_collator": identity,
         "weight_averaging": config.weight_averaging,
+        "budget": CpuBudget(config.max_cpu_seconds),
     }
     if config.bilevel is None:
         return WindowTrainer(**parts)
@@ -206,7 +211,8 @@ def train(trainer: WindowTrainer) -> None:
     model = save_result(trainer, output)
     if trainer.is_world_process_zero():
         save_probe(model, cast(SequentialWindows, trainer.eval_dataset), output / PROBE_FILE)
-        write_summary(trainer, model, output, num_trainable_parameters=num_trainable, cpu_seconds=seconds)
+        summary = summarise_run(trainer, model, num_trainable_parameters=num_trainable, last_launch=seconds)
+        write_atomically(output / SUMMARY_FILE, json.dumps(summary, indent=1).encode())
     trainer.accelerator.wait_for_everyone()
 
 
@@ -227,38 +233,6 @@ def save_result(trainer: WindowTrainer, output: Path) -> PreTrainedModel:
     return model
 
 
-def write_summary(
-    trainer: WindowTrainer, model: Any, output: Path, *, num_trainable_parameters: int, cpu_seconds: float
-) -> None:
-    """Write what the run was and reached; written last, so that the file's presence means that it is complete."""
-    arguments, state = trainer.args, trainer.state
-    batch = trainer._train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    trajectories = cast(RandomWindows, trainer.train_dataset).trajectories
-    validation = cast(SequentialWindows, trainer.eval_dataset).trajectories
-    chosen = arguments.load_best_model_at_end or arguments.max_steps == 0
-    steps_per_period = [trajectories[row].period / trajectories[row].dt for row in range(len(trajectories))]
-    known = [steps for steps in steps_per_period if not math.isnan(steps)]
-    summary = {
-        "model_type": model.config.model_type,
-        "num_parameters": model.num_parameters(),
-        "num_trainable_parameters": num_trainable_parameters,
-        "steps": state.global_step,
-        "windows_seen": state.global_step * batch,
-        "best_step": state.best_global_step if chosen else None,
-        "best_validation_loss": state.best_metric if chosen else None,
-        "cpu_seconds_of_last_launch": round(cpu_seconds, 1),
-        "dataset_fingerprint": trajectories.fingerprint,
-        "steps_per_period": round(statistics.median(known), 1) if known else None,
-        "train_systems": sorted(set(trajectories.systems)),
-        "validation_systems": sorted(set(validation.systems)),
-        "hardware": hardware_class(arguments.device),
-        "versions": package_versions(),
-    }
-    if trainer.closed_form_seconds is not None:
-        summary["closed_form_cpu_seconds"] = round(trainer.closed_form_seconds, 1)
-    write_atomically(output / SUMMARY_FILE, json.dumps(summary, indent=1).encode())
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train as the command line says and print where the result lies."""
     config, resolved = load_run_config(arguments)
@@ -276,14 +250,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(f"error: {error}")
     if trainer is None or trainer.is_world_process_zero():
         print(describe(output))
-
-
-def describe(output: Path) -> str:
-    """Return one line on a finished run."""
-    summary = json.loads((output / SUMMARY_FILE).read_text())
-    step, loss = summary["best_step"], summary["best_validation_loss"]
-    chosen = "the last one" if step is None else f"number {step}, validation loss {loss:.4f}"
-    return f"checkpoint: {output} (of {summary['steps']} steps {chosen}; {summary['num_parameters']:,} parameters)"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_tsdyn.data.windows import ChannelBucketSampler, RandomWindows, SequentialWindows
+from training.cpu_budget import CpuBudget
 from training.weight_averaging import AveragedWeights, WeightAveraging
 
 
@@ -20,14 +21,18 @@ class WindowTrainer(Trainer):
 
     Args:
         weight_averaging: validate and save an average of the weights, and leave it in the model at the end.
+        budget: of processor time; without one the time is counted alone.
     Attributes:
         closed_form_seconds: of a processor, that fitting the model took before its training; None if nothing was.
     Raises: ValueError on fp16 with a model that keeps averages of its gradients.
     """
 
-    def __init__(self, *, weight_averaging: WeightAveraging | None = None, **arguments: Any):
+    def __init__(
+        self, *, weight_averaging: WeightAveraging | None = None, budget: CpuBudget | None = None, **arguments: Any
+    ):
         _check_precision(arguments["model"], arguments["args"])
-        super().__init__(**arguments)
+        self.budget = CpuBudget() if budget is None else budget
+        super().__init__(callbacks=[self.budget], **arguments)
         self.closed_form_seconds: float | None = None
         self._average = None
         if hasattr(self.model, "after_optimizer_step"):

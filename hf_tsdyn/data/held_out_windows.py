@@ -9,6 +9,7 @@ from itertools import groupby
 
 import numpy as np
 
+from ..metrics.pointwise import context_std
 from .series import TrajectorySource
 from .trajectories import Trajectory
 
@@ -45,11 +46,39 @@ def draw_held_out_windows(
                 f"a trajectory must hold the steps of a window (context and largest horizon), {length} steps, found "
                 f"{trajectory.values.shape[1]} in {trajectory.item_id!r}; shorten them or leave the system out."
             )
-        digest = hashlib.sha256(trajectory.item_id.encode()).digest()
-        rng = np.random.default_rng([seed, *np.frombuffer(digest, dtype="<u4").tolist()])
+        rng = _generator(seed, trajectory.item_id)
         for start in sorted(rng.choice(num_starts, size=min(num_windows, num_starts), replace=False).tolist()):
             windows.append(HeldOutWindow(len(windows), trajectory, start, length))
     return windows
+
+
+def draw_context(
+    window: HeldOutWindow, *, origin: int, context_length: int, noise: float, missing: float, seed: int
+) -> np.ndarray:
+    """Return (context_length, channels): the steps before step `origin` of a window, with noise and gaps.
+
+    The draws are a function of the seed, the trajectory's `item_id`, and where window and origin lie: contexts of
+    different lengths share them step by step. What is hidden at one share is hidden at every larger one.
+
+    Args:
+        noise: white, in standard deviations of each channel's context; a constant channel gets none.
+        missing: probability of each value to be hidden, as NaN.
+    """
+    context = window.values[origin - context_length : origin]
+    shape = (origin, context.shape[1])
+    if noise:
+        unit = np.nan_to_num(context_std(context[None])[0])
+        draws = _generator(seed, repr(("noise", window.trajectory.item_id, window.start))).standard_normal(shape)
+        context = (context + noise * unit * draws[-context_length:]).astype(context.dtype)
+    if missing:
+        draws = _generator(seed, repr(("missing", window.trajectory.item_id, window.start))).random(shape)
+        context = np.where(draws[-context_length:] < missing, np.float32(np.nan), context)
+    return context
+
+
+def _generator(seed: int, place: str) -> np.random.Generator:
+    digest = hashlib.sha256(place.encode()).digest()
+    return np.random.default_rng([seed, *np.frombuffer(digest, dtype="<u4").tolist()])
 
 
 def batches_of_equal_channels(windows: Sequence[HeldOutWindow], batch_size: int) -> Iterator[list[HeldOutWindow]]:

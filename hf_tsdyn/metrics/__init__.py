@@ -12,6 +12,7 @@ from .invariants import (
     state_space_divergence,
     truth_floor,
 )
+from .largest_lyapunov import LargestLyapunov, largest_lyapunov
 from .lyapunov_spectrum import LyapunovSpectrum, kaplan_yorke_dimension, lyapunov_spectrum
 from .pointwise import mae, mase, mse, normalised_mae, normalised_mse, smape
 from .predictability import ValidPrediction, lyapunov_unit, valid_prediction
@@ -30,6 +31,7 @@ __all__ = [
     "Floor",
     "Interval",
     "InvariantOptions",
+    "LargestLyapunov",
     "LyapunovSpectrum",
     "ValidPrediction",
     "binned_divergence",
@@ -40,6 +42,7 @@ __all__ = [
     "interval_coverage",
     "interval_width",
     "kaplan_yorke_dimension",
+    "largest_lyapunov",
     "lyapunov_spectrum",
     "lyapunov_unit",
     "mae",

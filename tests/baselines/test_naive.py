@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from hf_tsdyn.baselines.naive import ContextMean, ContextParroting, Persistence, SeasonalNaive
+from hf_tsdyn.baselines import BASELINES, EchoState
+from hf_tsdyn.baselines.naive import ContextMean, ContextParroting, Persistence, SeasonalNaive, estimate_period
 from hf_tsdyn.forecasting import Forecaster
 
-ALL_BASELINES = [Persistence(), ContextMean(), ContextParroting(), SeasonalNaive(24)]
+ALL_BASELINES = [*(each() for each in BASELINES.values()), SeasonalNaive(24)]
 
 
 def parrot_by_loops(series: np.ndarray, length: int, min_lag: int, prediction_length: int) -> np.ndarray:
@@ -50,19 +51,33 @@ def test_mask_and_nan_mean_the_same(baseline, generator):
 
 @pytest.mark.parametrize("baseline", ALL_BASELINES, ids=lambda b: type(b).__name__)
 def test_a_series_is_forecast_alike_alone_and_in_a_batch(baseline, generator):
-    past = torch.randn(5, 60, 3, generator=generator)
+    past = torch.randn(5, 60, 3, generator=generator, dtype=torch.float64)
     past[1, 20:30] = torch.nan
     batch = baseline.forecast(past, prediction_length=20)
     alone = torch.cat([baseline.forecast(one[None], prediction_length=20) for one in past])
-    torch.testing.assert_close(batch, alone, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(batch, alone, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("baseline", ALL_BASELINES, ids=lambda b: type(b).__name__)
 @pytest.mark.parametrize(("scale", "shift"), [(1e6, 0.0), (1e-6, 0.0), (-3.0, 50.0)])
 def test_forecast_follows_the_units_of_the_data(baseline, scale, shift, generator):
-    past = torch.randn(2, 80, 2, generator=generator, dtype=torch.float64)
-    expected = scale * baseline.forecast(past, prediction_length=30) + shift
-    torch.testing.assert_close(baseline.forecast(scale * past + shift, prediction_length=30), expected)
+    scale = abs(scale) if isinstance(baseline, EchoState) else scale  # its constants know up from down
+    waves = torch.sin(0.3 * torch.arange(160, dtype=torch.float64))[:, None]
+    past = waves + 0.1 * torch.randn(2, 160, 2, generator=generator, dtype=torch.float64)
+    expected = baseline.forecast(past, prediction_length=20)
+    found = baseline.forecast(scale * past + shift, prediction_length=20)
+    torch.testing.assert_close((found - shift) / scale, expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("baseline", BASELINES.values(), ids=BASELINES)
+@pytest.mark.parametrize("time", [2, 3, 4, 5, 7, 11, 17, 23])
+def test_short_contexts_have_finite_forecasts(baseline, time, generator):
+    past = torch.randn(2, time, 2, generator=generator)
+    past[1] = 3.0
+    forecast = baseline().forecast(past, prediction_length=9)
+    assert forecast.shape == (2, 9, 2)
+    assert forecast.isfinite().all()
+    torch.testing.assert_close(forecast[1], torch.full((9, 2), 3.0))  # nothing moved, so nothing will
 
 
 @pytest.mark.parametrize("baseline", ALL_BASELINES, ids=lambda b: type(b).__name__)
@@ -108,6 +123,30 @@ def test_seasonal_naive_refuses_no_period_and_a_context_without_one():
         SeasonalNaive(0)
     with pytest.raises(ValueError, match="at least the 24 steps of a period for SeasonalNaive, found 23"):
         SeasonalNaive(24).forecast(torch.zeros(1, 23, 1), prediction_length=3)
+
+
+@pytest.mark.parametrize("period", [2, 3, 10, 61])
+@pytest.mark.parametrize("slope", [0.0, 0.05])
+def test_the_period_of_a_repeating_series_is_found(period, slope, generator):
+    cycle = torch.randn(6, period, 2, generator=generator)
+    cycle[:, :, 1] = 0
+    series = cycle.repeat(1, 150 // period + 1, 1)[:, :150] + slope * torch.arange(150.0)[:, None]
+    assert (estimate_period(series) == period).all()
+    if not slope:
+        forecast = SeasonalNaive().forecast(series, prediction_length=2 * period)
+        expected = torch.stack([series[:, 150 - period + step % period] for step in range(2 * period)], dim=1)
+        assert torch.equal(forecast, expected)
+
+
+def test_the_period_of_a_noisy_wave_is_found(generator):
+    series = torch.sin(torch.arange(400.0) * (2 * torch.pi / 37))[None, :, None]
+    series = series + 0.3 * torch.randn(8, 400, 1, generator=generator)
+    assert ((estimate_period(series) % 37 - 37 // 2).abs() >= 37 // 2 - 3).all()  # or a multiple, give or take 3
+
+
+@pytest.mark.parametrize("series", [torch.ones(40), torch.arange(40.0) / 7 + 1, torch.zeros(3)])
+def test_what_does_not_come_back_has_the_period_1(series):
+    assert estimate_period(series[None, :, None]).tolist() == [1]
 
 
 @pytest.mark.parametrize("period", [10, 23, 61])

@@ -50,6 +50,32 @@ def test_dimension_of_a_known_set(sample, arguments, dimension):
     assert 0 < result.standard_error < 0.05 * dimension
 
 
+@pytest.mark.parametrize(
+    ("sample", "arguments", "dimension", "tolerance"),
+    [
+        (circle, [1000], 1.0, 0.06),
+        (henon, [2148], 1.215, 0.06),
+        (uniform_noise, [2048, 2], 2.0, 0.06),
+        (lorenz, [2048], 2.05, 0.06),
+        (uniform_noise, [2048, 3], 3.0, 0.09),
+    ],
+    ids=["circle", "henon", "square", "lorenz", "cube"],
+)
+def test_dimension_of_a_short_series(sample, arguments, dimension, tolerance):
+    result = correlation_dimension(sample(*arguments), rng=np.random.default_rng(0), min_points=1000)
+    assert result.dimension == pytest.approx(dimension, rel=tolerance)
+    assert 0 < result.standard_error < 0.1 * dimension
+    assert result.pairs[-1] == pytest.approx(4 * result.pairs[0], rel=0.1)
+
+
+def test_a_lower_minimum_changes_nothing_for_longer_series():
+    points = uniform_noise(5000, 2)
+    default, lower = (
+        correlation_dimension(points, rng=np.random.default_rng(0), **options) for options in ({}, {"min_points": 1000})
+    )
+    np.testing.assert_array_equal(default.radii, lower.radii)
+
+
 def slope(radii, pairs):
     return np.polyfit(np.log(radii), np.log(pairs), 1)[0]
 
@@ -103,6 +129,8 @@ def test_equal_seeds_give_equal_results_and_other_seeds_agree():
     [
         (uniform_noise(3999, 2), {}, r"at least 4000 steps, found \(3999, 2\)"),
         (uniform_noise(5000, 2), {"num_points": 10}, "num_points must be at least 4000, found 10"),
+        (uniform_noise(999, 2), {"min_points": 1000}, r"at least 1000 steps, found \(999, 2\)"),
+        (uniform_noise(5000, 2), {"min_points": 999}, "min_points must be at least 1000, found 999"),
         (uniform_noise(5000, 2) * [1, 0], {}, r"constant channels \[1\]"),
         (np.where(np.arange(10_000) % 3333 == 0, np.nan, uniform_noise(10_000, 2).T).T, {}, "NaN or infinity"),
         (uniform_noise(5000, 2), {"theiler_window": -1}, "found -1"),

@@ -9,7 +9,7 @@ import torch
 from hf_tsdyn.models.fsnet import FSNetConfig, FSNetForPrediction
 from hf_tsdyn.models.fsnet.presets import PRESETS
 from training import train
-from training.run_config import build_model_config
+from training.model_config import build_model_config
 from training.window_trainer import WindowTrainer
 
 SIZES = {"num_channels": 2, "context_length": 24, "prediction_length": 8, "hidden_size": 4, "num_hidden_layers": 2,

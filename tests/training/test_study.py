@@ -9,7 +9,7 @@ import yaml
 from hf_tsdyn.series_evaluation import load_errors
 from hf_tsdyn.series_results import SeriesResults
 from training import study, train
-from training.run_config import build_model_config
+from training.model_config import build_model_config
 from training.study_cells import run_cell
 from training.study_config import build_cells, load_study_config
 from training.sweep_folder import SweepFolder

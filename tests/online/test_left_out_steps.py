@@ -1,5 +1,7 @@
 """Steps that are left out move nothing, and what does not learn stays as it is."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -88,8 +90,10 @@ def test_what_the_caller_froze_stays_frozen_unless_a_pattern_fits_it(run_learner
     resumed = load_learner(tmp_path / "learner")
     for each in (learner, resumed):
         run_learner(each, stream, warm_up=20)
-        assert not any(averages.num_steps for averages in each.forecaster.averages)
-    assert all(bank.weight.requires_grad for bank in GradientLearner(model).forecaster.banks)
+        forecaster: Any = each.forecaster
+        assert not any(averages.num_steps for averages in forecaster.averages)
+    untouched: Any = GradientLearner(model).forecaster
+    assert all(bank.weight.requires_grad for bank in untouched.banks)
 
 
 @pytest.mark.parametrize("rehearsal", ["er", "der++"])

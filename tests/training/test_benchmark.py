@@ -340,9 +340,8 @@ def test_memory_is_that_of_one_forecast_in_a_process_of_its_own(write_benchmark)
     config = load_benchmark_config(write_benchmark(conditions=conditions))
     assert benchmark_memory.measure_memory(("persistence", "long"), config=config) is None
     found = benchmark_memory.peak_memory(config, "persistence", "long")
-    assert (
-        24_000_000 <= found <= 60_000_000
-    )  # 2 000 000 steps of 3 channels of 4 bytes, and what is loaded to make them
+    # 2 000 000 steps of 3 channels of 4 bytes, and what is loaded to make them.
+    assert 24_000_000 <= found <= 60_000_000
     file = benchmark_memory.memory_file(config, "persistence", "long")
     written = file.stat().st_mtime_ns
     benchmark_memory.measure_memory(("persistence", "long"), config=config)

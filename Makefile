@@ -2,13 +2,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
+FEV_VENV ?= .venv-fev
+FEV_RUN := $(FEV_VENV)/bin/python
 OUT ?= runs/quickstart
 JOBS ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
 
 # Threads that wait sleep instead of spinning: on a busy machine training is several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help env quickstart completion pretrained test test-all bench lint
+.PHONY: help env quickstart completion pretrained test test-all test-fev bench lint
 
 help:
 	@echo "make quickstart   generate a dataset, train a small dystformer, score it, write card and figures ($(OUT))"
@@ -16,6 +18,7 @@ help:
 	@echo "make pretrained   the quickstart's forecaster, started from that encoder"
 	@echo "make test         the default test suite"
 	@echo "make test-all     the slow tests too"
+	@echo "make test-fev     the tests of the fev adapter, in an environment of its own"
 	@echo "make bench        measured speeds"
 	@echo "make lint         ruff and pyright"
 
@@ -46,6 +49,17 @@ test: env
 
 test-all: env
 	$(RUN) -m pytest --numprocesses $(JOBS) -m 'not gpu and not bench'
+
+# fev needs datasets < 5: an environment of its own, where this package is installed without its dependencies.
+$(FEV_VENV)/.installed: pyproject.toml .ci/constraints-fev.txt
+	$(PYTHON) -m venv $(FEV_VENV)
+	$(FEV_RUN) -m pip install --quiet --constraint .ci/constraints-fev.txt torch
+	$(FEV_RUN) -m pip install --quiet --constraint .ci/constraints-fev.txt fev accelerate gluonts jinja2 joblib jsonargparse numba pytest pytest-benchmark scipy transformers
+	$(FEV_RUN) -m pip install --quiet --no-deps --editable .
+	touch $@
+
+test-fev: $(FEV_VENV)/.installed
+	$(FEV_RUN) -m pytest tests/adapters
 
 bench: env
 	$(RUN) -m pytest tests/benchmarks -m bench --benchmark-enable -s

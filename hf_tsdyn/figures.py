@@ -176,7 +176,7 @@ def error_growth_figure(results: EvaluationResults, *, models: Sequence[str] | N
     figure = new_figure(7.5, 4.8)
     axes = figure.add_subplot()
     for place, model in enumerate(models or results.header["models"]):
-        times, quartiles = _growth_quartiles(results, model)
+        times, quartiles = growth_quartiles(results, model)
         colour, style = _style(place)
         axes.plot(times, quartiles[1], color=colour, linestyle=style, linewidth=2, label=model)
         axes.fill_between(times, quartiles[0], quartiles[2], color=colour, alpha=0.12, linewidth=0)
@@ -192,7 +192,7 @@ def _periods_are_known(results: EvaluationResults) -> bool:
     return all(facts["steps_per_period"] is not None for facts in results.header["systems"].values())
 
 
-def _growth_quartiles(results: EvaluationResults, model: str) -> tuple[np.ndarray, np.ndarray]:
+def growth_quartiles(results: EvaluationResults, model: str) -> tuple[np.ndarray, np.ndarray]:
     """Return `(times, quartiles)`: a grid of times ahead and the three quartiles (3, times) over systems."""
     curves: dict[str, list[ResultRow]] = {}
     for row in rows_of(results.rows, model=model, metric=STEP_METRIC):

@@ -215,30 +215,55 @@ class ForecastMixin(_Model):
             device of `past_values`.
         Raises: NotImplementedError if the model has no distribution; else as `forecast`.
         """
-        if self.distribution is None:
-            raise NotImplementedError(
-                f"forecast_quantiles needs a model with a distribution, found {type(self).__name__} with point "
-                'forecasts; call forecast, or train a model with distribution "quantiles" or "student_t" (dystformer '
-                "has them)."
-            )
+        _check_distribution(self, "forecast_quantiles")
         steps = check_prediction_length(prediction_length)
         levels = check_quantile_levels(quantile_levels)
         check_num_samples(num_samples)
-        values, mask = self._check_context(past_values, past_observed_mask)
-        keep = min(values.shape[1], self.max_context_length or values.shape[1])
-        values, mask = values[:, -keep:], mask[:, -keep:]
+        values, mask = self._latest(*self._check_context(past_values, past_observed_mask))
         with evaluating(self):
             first = self._forecast_block(values, mask)
             length = first.points.shape[1]
             scores = torch.special.ndtri(levels).to(values)
             quantiles = self._quantiles(first.parameters, scores)[:, :steps].to(values.dtype)
             if steps > length:
-                generator = torch.Generator().manual_seed(0) if generator is None else generator
                 paths = self._sample_paths(values, mask, first, steps, num_samples, generator)
                 quantiles = torch.cat([quantiles, sample_quantiles(paths[:, :, length:], levels)], dim=1)
         order = levels.argsort()
         quantiles[..., order] = quantiles[..., order].cummax(dim=-1).values  # rounding alone could cross them
         return quantiles.to(past_values)
+
+    @torch.no_grad()
+    def forecast_samples(
+        self,
+        past_values: Tensor,
+        *,
+        prediction_length: int,
+        past_observed_mask: Tensor | None = None,
+        num_samples: int = 100,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Sample paths of the future, those that `forecast_quantiles` takes quantiles of beyond the first block.
+
+        Args:
+            past_values, past_observed_mask, prediction_length: as in `forecast`.
+            num_samples, generator: as in `forecast_quantiles`.
+        Returns: (batch, prediction_length, channels, samples), units, dtype and device of `past_values`. Within a block
+            a channel's path is the quantile of one level; levels of channels and blocks are independent.
+        Raises: NotImplementedError if the model has no distribution; else as `forecast`.
+        """
+        _check_distribution(self, "forecast_samples")
+        steps = check_prediction_length(prediction_length)
+        check_num_samples(num_samples)
+        values, mask = self._latest(*self._check_context(past_values, past_observed_mask))
+        with evaluating(self):
+            first = self._forecast_block(values, mask)
+            paths = self._sample_paths(values, mask, first, steps, num_samples, generator)
+        return paths.movedim(1, -1).to(past_values)
+
+    def _latest(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The steps of a context that the model uses."""
+        keep = min(values.shape[1], self.max_context_length or values.shape[1])
+        return values[:, -keep:], mask[:, -keep:]
 
     def _sample_paths(
         self,
@@ -247,9 +272,10 @@ class ForecastMixin(_Model):
         first: Block,
         steps: int,
         num_samples: int,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
     ) -> Tensor:
         """(batch, samples, steps, channels), a few series at a time; cutting them changes paths by rounding alone."""
+        generator = torch.Generator().manual_seed(0) if generator is None else generator
         batch, length, channels = values.shape
         num_blocks = -(-steps // first.points.shape[1])
         # Block by block, and the same for every series: neither the horizon nor the batch changes a path.
@@ -273,6 +299,14 @@ class ForecastMixin(_Model):
             )
             paths.append(path.unflatten(0, (-1, num_samples)))
         return torch.cat(paths)
+
+
+def _check_distribution(model: ForecastMixin, method: str) -> None:
+    if model.distribution is None:
+        raise NotImplementedError(
+            f"{method} needs a model with a distribution, found {type(model).__name__} with point forecasts; call "
+            'forecast, or train a model with distribution "quantiles" or "student_t" (dystformer has them).'
+        )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from .figures import (
     CONTEXT_COLOUR,
     FORECAST_COLOUR,
     TRUTH_COLOUR,
-    _growth_quartiles,
+    growth_quartiles,
     new_figure,
 )
 from .leaderboard import Board, Column
@@ -68,7 +68,7 @@ def error_growth_figure(board: Board) -> Figure:
     models = [model for model in overall_ranks(board) if any(row.model == model for row in rows)]
     if not models:
         raise nothing_to_draw(f"rows of {STEP_METRIC!r}", board)
-    curves = {model: _growth_quartiles(results, model) for model in models}
+    curves = {model: growth_quartiles(results, model) for model in models}
     panels, figure = _shared_panels(len(models))
     for model, axes in zip(models, panels, strict=True):
         for other in models:
@@ -135,8 +135,7 @@ def tail_figure(board: Board) -> Figure:
             if floor is not None and floor.median > 0:
                 axes.axvline(floor.median, color=colour, linestyle=style, linewidth=1.2, label=f"floor, {text}")
         axes.set_title(titles[metric], fontsize=12)
-        logarithmic(axes, "x")
-        axes.set_xlim(right=edge)
+        logarithmic(axes, "x", last=edge)
         plain(axes)
     panels[0].set_yticks(range(len(models)), [short_label(board, model) for model in models], fontsize=9)
     panels[0].invert_yaxis()
@@ -218,7 +217,7 @@ def _draw_costs(axes: Axes, board: Board, times: dict[str, float], column: Colum
     if best:
         axes.step(*zip(*best, strict=True), where="post", color=CONTEXT_COLOUR, linewidth=1, zorder=1)
     axes.set(xlabel="CPU ms a forecast", ylabel=column.title)
-    axes.set_xscale("log")
+    logarithmic(axes, "x")
     logarithmic(axes, "y")
     plain(axes)
 
@@ -270,13 +269,20 @@ def _draw_orbit(axes: Any, points: np.ndarray, is_truth: bool) -> None:
     axes.plot(*shown.T, color=TRUTH_COLOUR if is_truth else FORECAST_COLOUR, linewidth=0.4, **clip)
 
 
-def logarithmic(axes: Axes, which: Literal["x", "y"]) -> None:
-    """Make an axis logarithmic, with 0.2, 0.5, 1 beside its ticks instead of powers of ten."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+def logarithmic(axes: Axes, which: Literal["x", "y"], *, last: float | None = None) -> None:
+    """Make an axis of what is drawn logarithmic, with 0.2, 0.5, 1 beside its ticks instead of powers of ten.
+
+    last: where it ends; where the data do by default.
+    """
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     axes.set(**{f"{which}scale": "log"})
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    if last is not None:
+        axes.set(**{f"{which}lim": (None, last)})
+    axis, (low, high) = (axes.xaxis, axes.get_xlim()) if which == "x" else (axes.yaxis, axes.get_ylim())
+    span = high / low
+    parts = (1,) if span > 1000 else (1, 2, 5) if span > 8 else (1, 1.5, 2, 3, 4, 6, 8)
+    axis.set_major_locator(LogLocator(subs=parts) if span > 2 else MaxNLocator(4))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 

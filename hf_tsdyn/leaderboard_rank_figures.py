@@ -93,7 +93,7 @@ def wins_figure(board: Board) -> Figure:
     Raises: NothingToDrawError with fewer than two models; ImportError without matplotlib.
     """
     most = len(board.models)
-    figure, panels = _compared_panels(board, width=2.4 + 0.3 * most, height=1.2 + 0.03 * most)
+    figure, panels = _compared_panels(board, width=max(2.4 + 0.3 * most, 5.0), height=1.2 + 0.03 * most)
     for axes, (column, models) in panels:
         wins = wins_matrix(board.rows_at(column), column.metric, column.horizon, models=models)
         shares = 100 * np.where(np.eye(len(models), dtype=bool), np.nan, wins.shares)
@@ -155,8 +155,7 @@ def _draw_values(axes: Axes, values: dict[str, dict[str, float]], places: dict[s
             look = {"color": "#000000", "marker": "|", "s": 60, "linewidths": 1.6}
         if x:
             axes.scatter(x, y, **look, zorder=3, label=short_label(board, model))
-    logarithmic(axes, "x")
-    axes.set_xlim(right=edge * 1.05)
+    logarithmic(axes, "x", last=edge * 1.05)
     plain(axes)
 
 

@@ -89,6 +89,29 @@ class ForecastPipeline:
 
         return self._apply(forecast, inputs)
 
+    def predict_samples(
+        self,
+        inputs: Series | Sequence[Series],
+        *,
+        prediction_length: int,
+        num_samples: int = 100,
+        generator: torch.Generator | None = None,
+    ) -> Any:
+        """Sampled paths of the future, laid out as `predict`'s results with one more axis (samples) at the end.
+
+        Args:
+            num_samples, generator: as in `predict_quantiles`.
+        Raises: NotImplementedError where the forecaster samples no paths.
+        """
+        forecast_samples = self._method("forecast_samples", "call predict_quantiles for quantiles of each step alone")
+
+        def forecast(values: Tensor) -> Tensor:
+            return forecast_samples(
+                values, prediction_length=prediction_length, num_samples=num_samples, generator=generator
+            )
+
+        return self._apply(forecast, inputs)
+
     def embed(
         self, inputs: Series | Sequence[Series], *, level: Literal["pooled", "channels", "patches"] = "pooled"
     ) -> Any:

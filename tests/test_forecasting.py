@@ -221,3 +221,27 @@ def test_impossible_quantile_requests_are_refused(changes, message):
     arguments = {"prediction_length": 3, "quantile_levels": [0.5]} | changes
     with pytest.raises(ValueError, match=message):
         Gaussian().forecast_quantiles(ramp(6), **arguments)
+
+
+def test_samples_are_paths_of_the_distribution_block_by_block():
+    samples = Gaussian().forecast_samples(ramp(6), prediction_length=10, num_samples=4000)
+    assert samples.shape == (3, 10, 2, 4000)
+    blocks = samples[:, [0, 4, 8]]
+    torch.testing.assert_close(blocks.mean(dim=-1), torch.full((3, 3, 2), 5.0), atol=0.1, rtol=0)
+    steps = torch.cat([blocks[:, :1] - 5, blocks.diff(dim=1)], dim=1)  # of a random walk: spread 1, independent
+    torch.testing.assert_close(torch.cov(steps[0].flatten(0, 1)), torch.eye(6), atol=0.08, rtol=0)
+    assert torch.equal(samples[:, :4], samples[:, :1].expand(-1, 4, -1, -1))
+
+
+def test_quantiles_beyond_one_block_are_those_of_the_samples():
+    arguments = {"prediction_length": 11, "num_samples": 99}
+    samples = Gaussian().forecast_samples(ramp(6), **arguments)
+    median = Gaussian().forecast_quantiles(ramp(6), **arguments, quantile_levels=[0.5])
+    torch.testing.assert_close(samples[:, 4:].median(dim=-1).values, median[:, 4:, :, 0])
+    other = Gaussian().forecast_samples(ramp(6), **arguments, generator=torch.Generator().manual_seed(4))
+    assert not torch.equal(other, samples)
+
+
+def test_samples_of_a_point_forecaster_are_refused_by_name():
+    with pytest.raises(NotImplementedError, match="forecast_samples needs a model with a distribution, found Ramp"):
+        Ramp().forecast_samples(ramp(6), prediction_length=1)

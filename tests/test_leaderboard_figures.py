@@ -149,6 +149,12 @@ def test_ranks_are_sorted_and_a_bar_joins_models_that_no_test_tells_apart(board)
     assert np.unique(bar.get_xdata()) == pytest.approx([1.02])
 
 
+def test_a_stretch_within_a_longer_one_has_no_bar_of_its_own(board):
+    equal = make_board([dataclasses.replace(row, value=1.0) for row in board.rows])
+    _, *bars = ranks_figure(equal).axes[0].get_lines()
+    assert [np.asarray(bar.get_ydata()).tolist() for bar in bars] == [[-0.3, 2.3]]
+
+
 def test_wins_are_percentages_of_systems(board):
     figure = wins_figure(board)
     shares = np.asarray(figure.axes[0].images[0].get_array())
@@ -167,6 +173,11 @@ def test_a_forest_has_a_line_a_system_below_its_group_and_floors(board):
     assert points["far"][:, 0] == pytest.approx([3 * size for size in SYSTEMS.values()])
     assert points[TRUTH][:, 0] == pytest.approx([0.1] * 11)
     assert texts_of(figure) == ["Base systems", ""]  # no room beside a single system
+
+
+def test_a_forest_leaves_out_systems_that_have_no_value(board):
+    lost = make_board([row for row in board.rows if row.system != "S3"])
+    assert "S3" not in y_labels(forest_figure(lost).axes[0])
 
 
 def test_attractors_are_drawn_on_the_axes_of_their_truth(board):

@@ -121,6 +121,23 @@ def test_sampled_quantiles_follow_the_generator_and_the_number_of_samples():
     pd.testing.assert_frame_equal(*frames)
 
 
+def test_samples_have_an_axis_at_the_end_and_are_refused_without_paths(pipeline):
+    class WithPaths(LastPlusStep):
+        def forecast_samples(self, past_values, *, prediction_length, num_samples, generator):
+            noise = torch.randn(num_samples, generator=generator)
+            return self.forecast(past_values, prediction_length=prediction_length)[..., None] + noise
+
+    noise = torch.randn(3, generator=torch.Generator().manual_seed(5)).numpy()
+    options = {"prediction_length": 2, "num_samples": 3}
+    found = ForecastPipeline(WithPaths()).predict_samples(
+        np.arange(5.0), **options, generator=torch.Generator().manual_seed(5)
+    )
+    np.testing.assert_allclose(found, [5 + noise, 6 + noise], rtol=1e-6)
+    assert ForecastPipeline(WithPaths()).predict_samples(np.ones((7, 4, 3)), **options).shape == (7, 2, 3, 3)
+    with pytest.raises(NotImplementedError, match="found LastPlusStep"):
+        pipeline.predict_samples(np.arange(5.0), prediction_length=2)
+
+
 def test_vectors_come_back_per_series_in_the_layout_of_the_input():
     pipeline = ForecastPipeline(Encoder(), batch_size=2)
     series = np.arange(12.0).reshape(6, 2)

@@ -28,9 +28,9 @@ from .series_forecasts import DECILES, SeriesForecast, SeriesForecaster
 
 if TYPE_CHECKING:
     from gluonts.dataset.split import TestData
-    from gluonts.model.forecast import QuantileForecast
+    from gluonts.model.forecast import QuantileForecast, SampleForecast
 
-Output = Literal["auto", "quantiles", "points"]
+Output = Literal["auto", "quantiles", "samples", "points"]
 POINTS_ALONE = {"distribution": "none: the point forecast stands at every level"}
 """`info` of the forecasts of a forecaster without a distribution."""
 
@@ -42,11 +42,12 @@ class GluonTSPredictor:
         forecaster: a model of this package, a baseline, or anything else with their `forecast`.
         prediction_length: steps of every forecast.
         output: "auto" for quantiles where the forecaster has a distribution, and otherwise its point forecast at every
-            level, which `info` then says; "quantiles" refuses forecasters without a distribution; "points" uses the
+            level, which `info` then says; "quantiles" refuses forecasters without a distribution; "samples" gives paths
+            in which steps and channels belong together, and refuses forecasters that sample none; "points" uses the
             point forecast of any.
         quantile_levels: in (0, 1), increasing; gluonts interpolates between them.
         context_length: the latest steps that are looked at; by default the most that a model uses, else all.
-        num_samples: paths of each series, where quantiles come from paths.
+        num_samples: paths of each series, where samples are asked for or quantiles come from paths.
         batch_size: series forecast at once.
     Raises: ImportError without gluonts; ValueError on impossible lengths, levels or output.
     """
@@ -83,7 +84,7 @@ class GluonTSPredictor:
 
     def predict(
         self, dataset: Iterable[Mapping[str, Any]], num_samples: int | None = None
-    ) -> Iterator[QuantileForecast]:
+    ) -> Iterator[QuantileForecast | SampleForecast]:
         """Forecast every entry of a gluonts dataset, in its order, reading `batch_size` entries at a time.
 
         Args:
@@ -91,22 +92,38 @@ class GluonTSPredictor:
                 `item_id`, if there is one. Other fields are not looked at. Never modified.
             num_samples: instead of the predictor's own.
         Returns: forecasts that begin where the entry ends, whatever was cut off its front: "mean", the point forecast,
-            and each level are (time,) or (time, channels), as the target is.
+            and each level or sample are (time,) or (time, channels), as the target is.
         Raises: TypeError on a `start` that is no period; ValueError, naming the entry, on a target of another shape or
-            one with nothing seen; NotImplementedError where output is "quantiles" and there is no distribution.
+            one with nothing seen; NotImplementedError where there is no distribution but quantiles or samples must be.
         """
+        forecast_batch = self._sample if self.output == "samples" else self._forecast
         entries = iter(dataset)
         while batch := list(islice(entries, self.batch_size)):
-            series = [_series_of(entry) for entry in batch]
-            forecasts = self._series_forecaster.predict(
-                series,
-                [entry.get("item_id") for entry in batch],
-                prediction_length=self.prediction_length,
-                quantile_levels=() if self.output == "points" else self.quantile_levels,
-                num_samples=num_samples,
-            )
-            for entry, forecast in zip(batch, forecasts, strict=True):
-                yield self._as_gluonts(entry, forecast)
+            yield from forecast_batch(batch, [_series_of(entry) for entry in batch], num_samples)
+
+    def _forecast(
+        self, batch: list[Mapping[str, Any]], series: list[np.ndarray], num_samples: int | None
+    ) -> Iterator[QuantileForecast]:
+        forecasts = self._series_forecaster.predict(
+            series,
+            [entry.get("item_id") for entry in batch],
+            prediction_length=self.prediction_length,
+            quantile_levels=() if self.output == "points" else self.quantile_levels,
+            num_samples=num_samples,
+        )
+        return map(self._as_gluonts, batch, forecasts)
+
+    def _sample(
+        self, batch: list[Mapping[str, Any]], series: list[np.ndarray], num_samples: int | None
+    ) -> Iterator[SampleForecast]:
+        from gluonts.model.forecast import SampleForecast
+
+        names = [entry.get("item_id") for entry in batch]
+        paths = self._series_forecaster.sample(
+            series, names, prediction_length=self.prediction_length, num_samples=num_samples
+        )
+        for entry, each in zip(batch, paths, strict=True):
+            yield SampleForecast(**_described(entry, samples=np.moveaxis(each, -1, 0)))
 
     def _as_gluonts(self, entry: Mapping[str, Any], forecast: SeriesForecast) -> QuantileForecast:
         from gluonts.model.forecast import QuantileForecast
@@ -118,12 +135,9 @@ class GluonTSPredictor:
             )
         levels = forecast.at_levels(len(self.quantile_levels))
         arrays = np.concatenate([forecast.points[None], np.moveaxis(levels, -1, 0)])
-        num_steps = np.shape(entry["target"])[-1]
         return QuantileForecast(
-            arrays[..., 0] if np.ndim(entry["target"]) == 1 else arrays,
-            start_date=entry["start"] + num_steps,
+            **_described(entry, forecast_arrays=arrays),
             forecast_keys=["mean", *map(str, self.quantile_levels)],
-            item_id=entry.get("item_id"),
             info=POINTS_ALONE if forecast.quantiles is None else None,
         )
 
@@ -188,6 +202,14 @@ def _series_of(entry: Mapping[str, Any]) -> np.ndarray:
             f"{target.shape} in {entry.get('item_id')!r}; reshape it, or drop the entry."
         )
     return target.reshape(-1, target.shape[-1]).T
+
+
+def _described(entry: Mapping[str, Any], **arrays: np.ndarray) -> dict[str, Any]:
+    """Arrays (any, time, channels) with the axes of the entry's target, and what every forecast of it says of it."""
+    start = entry["start"] + np.shape(entry["target"])[-1]
+    one_axis = np.ndim(entry["target"]) == 1
+    arrays = {name: array[..., 0] if one_axis else array for name, array in arrays.items()}
+    return arrays | {"start_date": start, "item_id": entry.get("item_id")}
 
 
 def _check_gluonts() -> None:

@@ -77,13 +77,7 @@ class SeriesForecaster:
             num_samples: paths of each series in this call.
         Raises: ValueError, naming the series, where nothing is seen in the steps that are looked at.
         """
-        contexts = [values[-self.context_length :] if self.context_length else values for values in series]
-        unseen = [name for name, values in zip(names, contexts, strict=True) if np.isnan(values).all()]
-        if unseen:
-            raise ValueError(
-                f"every series must have a value among the {self.context_length or 'given'} steps of its context, "
-                f"found none in {unseen[:5]}; drop them, or give a longer context."
-            )
+        contexts = self._contexts(series, names)
         points = self.pipeline.predict(contexts, prediction_length=prediction_length)
         quantiles = [None] * len(points)
         if len(quantile_levels):
@@ -96,3 +90,34 @@ class SeriesForecaster:
                     num_samples=self.num_samples if num_samples is None else num_samples,
                 )
         return [SeriesForecast(*each) for each in zip(points, quantiles, strict=True)]
+
+    def sample(
+        self,
+        series: Sequence[np.ndarray],
+        names: Sequence[object],
+        *,
+        prediction_length: int,
+        num_samples: int | None = None,
+    ) -> list[np.ndarray]:
+        """Sample paths of each series, (prediction_length, channels, samples), in the order in which they are given.
+
+        Args:
+            series, names, num_samples: as in `predict`.
+        Raises: NotImplementedError where the forecaster samples no paths; else as `predict`.
+        """
+        return self.pipeline.predict_samples(
+            self._contexts(series, names),
+            prediction_length=prediction_length,
+            num_samples=self.num_samples if num_samples is None else num_samples,
+        )
+
+    def _contexts(self, series: Sequence[np.ndarray], names: Sequence[object]) -> list[np.ndarray]:
+        """The steps of each series that are looked at."""
+        contexts = [values[-self.context_length :] if self.context_length else values for values in series]
+        unseen = [name for name, values in zip(names, contexts, strict=True) if np.isnan(values).all()]
+        if unseen:
+            raise ValueError(
+                f"every series must have a value among the {self.context_length or 'given'} steps of its context, "
+                f"found none in {unseen[:5]}; drop them, or give a longer context."
+            )
+        return contexts

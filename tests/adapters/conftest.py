@@ -43,6 +43,21 @@ class SpreadingForecaster:
         spread = steps * (torch.tensor(quantile_levels) - 0.5) * 10
         return last_observed(values, mask)[..., None] + spread
 
+    def forecast_samples(
+        self,
+        past_values: Tensor,
+        *,
+        prediction_length: int,
+        past_observed_mask: Tensor | None = None,
+        num_samples: int = 100,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Sample n rises by n a step."""
+        self.num_samples.append(num_samples)
+        values, mask = check_past_values(past_values, past_observed_mask)
+        steps = torch.arange(1, prediction_length + 1)[:, None, None]
+        return last_observed(values, mask)[..., None] + steps * torch.arange(num_samples)
+
 
 @pytest.fixture
 def spreading() -> type[SpreadingForecaster]:

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from hf_tsdyn.adapters import gluonts as adapter
 from hf_tsdyn.adapters.gluonts import GluonTSPredictor, score_forecasters, trajectory_entries
 from hf_tsdyn.adapters.series_forecasts import DECILES
 from hf_tsdyn.baselines import ContextMean, Persistence
 from hf_tsdyn.data import TrajectoryDataset
+from hf_tsdyn.models import DystformerConfig, DystformerForPrediction
 
 pytest.importorskip("gluonts")
 pytestmark = pytest.mark.filterwarnings("ignore:Using `json`-module")
@@ -122,6 +124,46 @@ def test_a_point_forecast_stands_at_every_level_and_says_so(spreading):
 def test_quantiles_can_be_insisted_on():
     with pytest.raises(NotImplementedError, match="needs a forecaster with a distribution, found Persistence"):
         list(GluonTSPredictor(Persistence(), 3, output="quantiles").predict([entry(walk(2, 9, 0))]))
+
+
+def test_samples_are_paths_with_axes_of_time_and_channels(spreading):
+    forecaster = spreading()
+    predictor = GluonTSPredictor(forecaster, 5, output="samples", num_samples=4, context_length=8)
+    entries = [entry(walk(3, 20, 0), "several"), entry(walk(1, 25, 1)[0], "one")]
+    several, one = predictor.predict(entries)
+    assert (several.item_id, several.start_date) == ("several", START + 20)
+    assert (one.item_id, one.start_date) == ("one", START + 25)
+    assert several.samples.shape == (4, 5, 3)
+    assert one.samples.shape == (4, 5)
+    for number in range(4):
+        rise = number * np.arange(1, 6)
+        np.testing.assert_allclose(several.samples[number], walk(3, 20, 0)[:, -1] + rise[:, None], rtol=1e-5)
+        np.testing.assert_allclose(one.samples[number], walk(1, 25, 1)[0, -1] + rise, rtol=1e-5)
+    (few,) = predictor.predict(entries[:1], num_samples=2)
+    assert few.num_samples == 2
+
+
+def test_samples_of_a_model_have_its_quantiles_and_repeat():
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16, "patch_length": 4}
+    config = DystformerConfig(
+        context_length=16, prediction_length=8, num_poly_feats=4, num_rff=4, distribution="quantiles", **sizes
+    )
+    model = DystformerForPrediction(config)
+    forecasts = [
+        next(GluonTSPredictor(model, 12, output=output, num_samples=2000).predict([entry(walk(2, 30, 0))]))
+        for output in ("samples", "samples", "quantiles")
+    ]
+    np.testing.assert_array_equal(forecasts[0].samples, forecasts[1].samples)
+    spread = forecasts[2].quantile(0.9) - forecasts[2].quantile(0.1)
+    for level in (0.1, 0.5, 0.9):
+        off = np.abs(forecasts[0].quantile(level) - forecasts[2].quantile(level)) / spread
+        assert off.max() < 0.05
+
+
+def test_forecasters_without_paths_are_told_apart():
+    with pytest.raises(NotImplementedError, match="must have forecast_samples, found Persistence"):
+        list(GluonTSPredictor(Persistence(), 3, output="samples").predict([entry(walk(2, 9, 0))]))
 
 
 def test_the_number_of_paths_reaches_the_forecaster(spreading):

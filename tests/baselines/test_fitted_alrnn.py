@@ -12,7 +12,7 @@ QUICK = FittedALRNN(
     num_relu_units=2,
     window=30,
     seeds=(0,),
-    options=FitOptions(num_epochs=60, evaluation_interval=20, discard=0, learning_rate=5e-3),
+    options=FitOptions(num_epochs=40, batches_per_epoch=20, evaluation_interval=20, discard=0, learning_rate=1e-2),
 )
 
 

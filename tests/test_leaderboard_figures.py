@@ -118,8 +118,11 @@ def test_tails_stand_beside_whole_rollouts_and_their_floors(board):
 
 
 def test_infinite_medians_are_drawn_at_the_edge(board):
-    fail = lambda row: row.model == "far" and row.metric.startswith("state")  # noqa: E731
-    failed = make_board([dataclasses.replace(row, value=INFINITE) if fail(row) else row for row in board.rows])
+    def failed_row(row):
+        fails = row.model == "far" and row.metric.startswith("state")
+        return dataclasses.replace(row, value=INFINITE) if fails else row
+
+    failed = make_board([failed_row(row) for row in board.rows])
     axes = tail_figure(failed).axes[0]
     edge = axes.get_xlim()[1]
     marks = next(line for line in axes.get_lines() if line.get_label() == "whole rollout")

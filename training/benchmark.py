@@ -9,7 +9,6 @@ is not finite, keeps its place with infinite errors. Of each condition results/N
 are done on all systems.
 """
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -21,7 +20,7 @@ from training.benchmark_memory import measure_memory
 from training.benchmark_models import check_models
 from training.benchmark_results import collect_condition, failed_lines, render_tables, results_file
 from training.benchmark_systems import BenchmarkSystem, open_system, system_names
-from training.cell_runs import run_cells
+from training.cell_runs import run_cells, run_or_exit
 
 
 def check_systems(config: BenchmarkConfig) -> dict[str, BenchmarkSystem]:
@@ -72,13 +71,7 @@ def unfinished(config: BenchmarkConfig, cells: Sequence[BenchmarkCell]) -> list[
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark of the command line and print its tables."""
     config = load_benchmark_config(arguments)
-    try:
-        results = run(config)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    results = run_or_exit(partial(run, config))
     for condition, found in results.items():
         print(f"\n## {condition}\n\n{render_tables(found)}\n")
         for line in failed_lines(found):

@@ -175,7 +175,7 @@ class Guarded:
         shape = (len(past_values), prediction_length, past_values.shape[2])
         try:
             return self._checked(self.forecaster.forecast(past_values, prediction_length=prediction_length), shape)
-        except Exception as error:
+        except Exception as error:  # whatever a rival raises, it is scored as failed and stays in the tables
             return self._failed(error, past_values, shape)
 
     def forecast_quantiles(
@@ -191,7 +191,7 @@ class Guarded:
             raise NotImplementedError(f"{type(self.forecaster).__name__} has no distribution")
         try:
             found = self._checked(self.forecaster.forecast_quantiles(past_values, **asked), shape)
-        except Exception as error:
+        except Exception as error:  # as in `forecast`
             if isinstance(error, NotImplementedError) and not self._has_distribution:
                 raise
             found = self._failed(error, past_values, shape)

@@ -4,7 +4,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from joblib import Parallel, cpu_count, delayed
@@ -15,6 +15,7 @@ from hf_tsdyn.parallel import joblib_backend
 from training.sweep_folder import SweepFolder, without_transformers_bars
 
 LOG_FILE = "log.txt"
+T = TypeVar("T")
 
 
 def run_cells(
@@ -44,6 +45,17 @@ def run_cells(
             bar.set_postfix_str(f"failed {len(failures)}", refresh=False)
             bar.update()
     return sorted(failures)
+
+
+def run_or_exit(work: Callable[[], T]) -> T:
+    """Return what a command's work gives; end the program with a message if it fails, with 130 if it is interrupted."""
+    try:
+        return work()
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
 
 
 def failure_of(name: str, work: Callable[[], None]) -> str | None:

@@ -10,14 +10,13 @@ leaky evaluation, right after it was forecast. The same command goes on with a s
 middle of their stretch too, and adds methods that are new. The tables (results.json, results.md) hold what is done.
 """
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hf_tsdyn.series_results import SeriesResults
-from training.cell_runs import failure_of, run_cells
+from training.cell_runs import failure_of, run_cells, run_or_exit
 from training.online_cells import OnlineCell, build_cells, is_done, run_online_cell, starts_of
 from training.online_config import OnlineConfig, load_online_config
 from training.online_learners import check_options
@@ -101,13 +100,7 @@ def run(config: OnlineConfig, *, show_progress: bool = True) -> SeriesResults:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study of the command line and print its tables."""
     config = load_online_config(arguments)
-    try:
-        results = run(config)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    results = run_or_exit(partial(run, config))
     print(render_page(results))
     print(
         f"table: {Path(config.output_dir) / TABLE_FILE}; runs: {config.output_dir}/cells/METHOD/PROTOCOL/PLACE/seed-K"

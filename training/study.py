@@ -12,13 +12,12 @@ for every fold inside the training split (cells/ROW/DATASET-HORIZON/fold-F/seed-
 (results.json, results.md) hold whatever is done.
 """
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from hf_tsdyn.series_results import SeriesResults
-from training.cell_runs import run_cells
+from training.cell_runs import run_cells, run_or_exit
 from training.study_cells import run_cell
 from training.study_config import Cell, StudyConfig, build_cells, load_study_config
 from training.study_table import TABLE_FILE, collect_results, render_page, write_results
@@ -58,13 +57,7 @@ def run(config: StudyConfig, *, show_progress: bool = True) -> SeriesResults:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study of the command line and print its tables."""
     config = load_study_config(arguments)
-    try:
-        results = run(config)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    results = run_or_exit(partial(run, config))
     print(render_page(results))
     cells = "cells/ROW/DATASET-HORIZON/" + ("seed-K" if config.folds is None else "fold-F/seed-K")
     print(f"table: {Path(config.output_dir) / TABLE_FILE}; runs: {config.output_dir}/{cells}")

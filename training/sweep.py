@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from hf_tsdyn.metrics.invariants import Floor
 from hf_tsdyn.parallel import joblib_backend
+from training.cell_runs import run_or_exit
 from training.sweep_best import write_best
 from training.sweep_chunks import Chunk, plan_chunks, train_chunk
 from training.sweep_config import Cell, SweepConfig, build_cells, load_sweep_config
@@ -195,13 +196,7 @@ def run(sweep: Sweep, *, show_progress: bool = True) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Sweep as the command line says."""
     config, resolved = load_sweep_config(arguments)
-    try:
-        run(prepare(config, resolved))
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    run_or_exit(lambda: run(prepare(config, resolved)))
 
 
 if __name__ == "__main__":

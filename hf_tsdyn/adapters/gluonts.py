@@ -214,7 +214,7 @@ def _described(entry: Mapping[str, Any], **arrays: np.ndarray) -> dict[str, Any]
 
 def _check_gluonts() -> None:
     try:
-        import gluonts  # noqa: F401
+        import gluonts  # noqa: F401  (whether it is there)
     except ImportError as error:
         raise ImportError(
             "this adapter needs gluonts, found none; install it with: pip install 'hf_tsdyn[eval]'"

@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_a_benchmark_says_what_an_evaluation_would(write_benchmark, data, tmp_pa
     models = {"persistence": Persistence(), "parroting": ContextParroting()}
     models["slow-parroting"] = ContextParroting(min_lag=15)
     expected = evaluate(models, TrajectoryDataset(data, "test"), protocol, baselines=["persistence"])
-    key = lambda row: (row.model, row.system, row.metric, row.horizon)  # noqa: E731
+    key = attrgetter("model", "system", "metric", "horizon")
     assert sorted(results.rows, key=key) == sorted(expected.rows, key=key)
     assert results.summary_of("parroting", "smape", 50) == expected.summary_of("parroting", "smape", 50)
     assert {row.baseline for row in results.differences} == {"persistence"}

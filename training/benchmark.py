@@ -6,19 +6,20 @@
 A cell is a model on a system (cells/MODEL/SYSTEM/CONDITION): what every window scored. The same command goes on with a
 benchmark that was stopped, and adds models, systems and conditions that are new. A model that raises, or forecasts what
 is not finite, keeps its place with infinite errors. Of each condition results/NAME-CONDITION.json has the models that
-are done on all systems.
+are done on all systems, and results/NAME-CONDITION.attractors.npz their rollouts of the systems in `drawn`.
 """
 
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from hf_tsdyn.leaderboard_attractors import attractors_file, write_attractors
 from hf_tsdyn.results import EvaluationResults
 from training.benchmark_cells import BenchmarkCell, build_cells, is_done, run_benchmark_cell
 from training.benchmark_config import FLOOR, BenchmarkConfig, load_benchmark_config
 from training.benchmark_memory import measure_memory
 from training.benchmark_models import check_models
-from training.benchmark_results import collect_condition, failed_lines, render_tables, results_file
+from training.benchmark_results import collect_condition, collect_rollouts, failed_lines, render_tables, results_file
 from training.benchmark_systems import BenchmarkSystem, open_system, system_names
 from training.cell_runs import run_cells, run_or_exit
 
@@ -29,6 +30,9 @@ def check_systems(config: BenchmarkConfig) -> dict[str, BenchmarkSystem]:
     Raises: FileNotFoundError or ValueError if one is not there, or too short for a condition.
     """
     systems = {name: open_system(config, name) for name in system_names(config)}
+    unknown = [name for name in config.drawn if name not in systems]
+    if unknown:
+        raise ValueError(f"drawn must name systems that are forecast, {list(systems)}, found {unknown}; correct it.")
     for system in systems.values():
         for condition in config.conditions.values():
             system.windows(condition)
@@ -55,11 +59,24 @@ def run(config: BenchmarkConfig, *, show_progress: bool = True) -> dict[str, Eva
         failures += unfit
         if found is not None:
             found.write(results_file(config, condition))
+            _write_rollouts(config, condition, found, systems)
             results[condition] = found
     failures = list(dict.fromkeys(failures))
     if failures or not results:
         raise ValueError(f"{len(failures)} cells were refused:\n" + "\n".join(failures))
     return results
+
+
+def _write_rollouts(
+    config: BenchmarkConfig, condition: str, found: EvaluationResults, systems: dict[str, BenchmarkSystem]
+) -> None:
+    """Put the rollouts of a condition beside its results, or take away those of an earlier call if there are none."""
+    rollouts = collect_rollouts(config, condition, list(found.header["benchmark"]["models"]), systems)
+    file = attractors_file(results_file(config, condition))
+    if rollouts:
+        write_attractors(rollouts, file)
+    else:
+        file.unlink(missing_ok=True)
 
 
 def unfinished(config: BenchmarkConfig, cells: Sequence[BenchmarkCell]) -> list[str]:

@@ -21,6 +21,8 @@ from training.cell_runs import at_work, failure_of
 from training.run_config import flatten
 
 SETTINGS_FILE, SCORES_FILE, CELL_FILE = "settings.json", "scores.npz", "cell.json"
+ROLLOUT_FILE = "rollout.npy"
+"""The forecast of a system's first window, (time, channels), where attractor statistics are scored."""
 OF_SUMMARIES = ("num_resamples", "confidence")
 """Fields of a protocol that decide nothing in a cell."""
 
@@ -110,6 +112,8 @@ def _score(config: BenchmarkConfig, cell: BenchmarkCell, condition: str, system:
         guarded = Guarded(build_model(cell.model, config.models[cell.model]))
         scores = _seeded_scores(cell.model, guarded, windows, protocol)
         content |= {"num_parameters": guarded.num_parameters(), "errors": guarded.errors}
+        if protocol.rollout_tail is not None and guarded.first_forecast is not None:
+            write_atomically(cell.folder / condition / ROLLOUT_FILE, _npy_bytes(guarded.first_forecast))
     folder = cell.folder / condition
     write_atomically(folder / SCORES_FILE, scores_to_bytes(scores))
     content |= {"failed_windows": len(scores.failed), "seconds": scores.seconds}
@@ -123,6 +127,12 @@ def _seeded_scores(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(protocol.seed)
         return score_windows(name, forecaster, windows, protocol)
+
+
+def _npy_bytes(values: torch.Tensor) -> bytes:
+    content = io.BytesIO()
+    np.save(content, values.float().cpu().numpy(), allow_pickle=False)
+    return content.getvalue()
 
 
 def scores_to_bytes(scores: Scores) -> bytes:

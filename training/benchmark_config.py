@@ -65,6 +65,7 @@ class BenchmarkConfig:
             the header; medians are over the systems of `data`, if there are any.
         conditions: protocols by name.
         models: rows by name.
+        drawn: systems, series too, whose rollouts are kept beside the results for the leaderboard to draw; one each.
         measure_memory: measure the memory of one forecast of each model and condition, in a process of its own.
         output_dir: folder of the benchmark.
         jobs: processes at once, of one thread each; -1 = one per core.
@@ -80,6 +81,7 @@ class BenchmarkConfig:
     series: dict[str, SeriesEntry] = field(default_factory=dict)
     conditions: dict[str, EvaluationProtocol]
     models: dict[str, ModelEntry]
+    drawn: tuple[str, ...] = ()
     measure_memory: bool = True
     output_dir: str
     jobs: int = 1

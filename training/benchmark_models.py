@@ -157,11 +157,15 @@ def model_facts(entry: ModelEntry, name: str) -> dict[str, Any]:
 
 
 class Guarded:
-    """A forecaster whose failures are forecasts of NaN, which count as failed windows, and sentences in `errors`."""
+    """A forecaster whose failures are forecasts of NaN, which count as failed windows, and sentences in `errors`.
+
+    `first_forecast`, (time, channels), is what it forecast of the first series that it was given.
+    """
 
     def __init__(self, forecaster: Forecaster):
         self.forecaster: Any = forecaster
         self.errors: list[str] = []
+        self.first_forecast: Tensor | None = None
         self._has_distribution: bool | None = None if hasattr(forecaster, "forecast_quantiles") else False
 
     def num_parameters(self) -> int | None:
@@ -174,9 +178,12 @@ class Guarded:
         """Continue `past_values` as the forecaster does; NaN where it raises or returns another shape."""
         shape = (len(past_values), prediction_length, past_values.shape[2])
         try:
-            return self._checked(self.forecaster.forecast(past_values, prediction_length=prediction_length), shape)
+            found = self._checked(self.forecaster.forecast(past_values, prediction_length=prediction_length), shape)
         except Exception as error:  # whatever a rival raises, it is scored as failed and stays in the tables
-            return self._failed(error, past_values, shape)
+            found = self._failed(error, past_values, shape)
+        if self.first_forecast is None:
+            self.first_forecast = found[0]
+        return found
 
     def forecast_quantiles(
         self, past_values: Tensor, *, prediction_length: int, quantile_levels: tuple[float, ...], **options: Any

@@ -12,9 +12,18 @@ import torch
 
 from hf_tsdyn.data.held_out_windows import HeldOutWindow
 from hf_tsdyn.evaluation import EvaluationProtocol, collect_results
+from hf_tsdyn.leaderboard_attractors import TRUE_SERIES, Attractors
 from hf_tsdyn.results import EvaluationResults, of_group
 from hf_tsdyn.scoring import TRUTH, Scores, results_header
-from training.benchmark_cells import BenchmarkCell, claim, conditions_of, is_done, load_scores
+from training.benchmark_cells import (
+    ROLLOUT_FILE,
+    BenchmarkCell,
+    build_cells,
+    claim,
+    conditions_of,
+    is_done,
+    load_scores,
+)
 from training.benchmark_config import FLOOR, BenchmarkConfig
 from training.benchmark_memory import peak_memory
 from training.benchmark_models import model_facts
@@ -83,6 +92,27 @@ def collect_condition(
     header = _header(config, condition, found, every, systems)
     generated = {name for name, system in systems.items() if system.group != SERIES}
     return collect_results(scores, every, protocol, header, systems=generated or None), refused
+
+
+def collect_rollouts(
+    config: BenchmarkConfig, condition: str, models: Sequence[str], systems: Mapping[str, BenchmarkSystem]
+) -> Attractors:
+    """Return the rollouts of `config.drawn` under a condition beside their truths; nothing where it has no rollouts.
+
+    models: whose rollouts. systems: all that are forecast, by name.
+    """
+    found: Attractors = {}
+    cells = {(cell.model, cell.system): cell for cell in build_cells(config)}
+    for name in config.drawn:
+        protocol = systems[name].protocol(config.conditions[condition])
+        files = {model: cells[model, name].folder / condition / ROLLOUT_FILE for model in models}
+        rollouts = {model: np.load(file, allow_pickle=False) for model, file in files.items() if file.is_file()}
+        if rollouts:
+            windows = systems[name].windows(config.conditions[condition])
+            first = next(window for window in windows if not np.isnan(protocol.context_of(window)).all())
+            truth = first.values[protocol.origin : protocol.origin + protocol.prediction_length]
+            found[name] = {TRUE_SERIES: truth} | rollouts
+    return found
 
 
 def _numbered(windows: Sequence[HeldOutWindow]) -> list[HeldOutWindow]:

@@ -12,7 +12,8 @@ import yaml
 
 from hf_tsdyn.baselines import BASELINES, ContextParroting, Persistence
 from hf_tsdyn.data import TrajectoryDataset
-from hf_tsdyn.evaluation import EvaluationProtocol, evaluate
+from hf_tsdyn.evaluation import EvaluationProtocol, draw_windows, evaluate
+from hf_tsdyn.leaderboard_attractors import read_attractors
 from hf_tsdyn.results import EvaluationResults, rows_of
 from hf_tsdyn.scoring import TRUTH
 from training import benchmark, benchmark_memory
@@ -135,6 +136,26 @@ def test_floors_stand_beside_long_rollouts_alone(write_benchmark):
     assert results["clean"].header["models"][-1] == TRUTH
     assert rows_of(results["clean"].rows, model=TRUTH, metric="spectrum_distance@tail", horizon=50)
     assert TRUTH not in results["noisy"].header["models"]
+
+
+def test_rollouts_of_drawn_systems_lie_beside_the_results(write_benchmark, data, tmp_path):
+    run(write_benchmark(drawn=["A->B"]))
+    rollouts = read_attractors(tmp_path / "out/results/toy-clean.attractors.npz")
+    assert {system: set(series) for system, series in rollouts.items()} == {"A->B": {"truth", *MODELS}}
+    window = draw_windows(TrajectoryDataset(data, "test", systems=["A->B"]), EvaluationProtocol(**CONDITIONS["clean"]))[
+        0
+    ]
+    truth, persistence = rollouts["A->B"]["truth"], rollouts["A->B"]["persistence"]
+    assert np.array_equal(truth, window.values[100:])
+    assert np.array_equal(persistence, np.repeat(window.values[99:100], 50, axis=0))
+    assert not (tmp_path / "out/results/toy-noisy.attractors.npz").exists()
+    run(write_benchmark())
+    assert not (tmp_path / "out/results/toy-clean.attractors.npz").exists()
+
+
+def test_drawn_systems_are_systems(write_benchmark):
+    with pytest.raises(ValueError, match=r"drawn must name systems that are forecast.*\['C'\]"):
+        run(write_benchmark(drawn=["C"]))
 
 
 @pytest.mark.slow  # workers are fresh processes

@@ -11,6 +11,10 @@ from training.window_trainer import WindowTrainer
 
 LEAST_SPREAD = 1e-6
 """Of a channel's context, relative to its magnitude; errors are not measured in units of a smaller one."""
+FARTHEST_TARGET = 15.0
+"""Standard deviations of its context that a target of Bolt is taken to lie from the mean at most: as far as the bins of
+T5 reach. A channel that bursts after resting would outweigh all others of its batch a million times; Chronos-2 takes
+the inverse hyperbolic sine of its targets instead."""
 
 
 class ChronosTrainer(WindowTrainer):
@@ -60,7 +64,7 @@ class ChronosTrainer(WindowTrainer):
     def _quantile_loss(self, model: Any, past: Tensor, future: Tensor, inputs: dict[str, Any]) -> Tensor:
         future = future.masked_fill(~_varies(past), torch.nan)
         if self.family == "chronos_bolt":
-            loss = model(context=past, target=future).loss
+            loss = model(context=past, target=_within_reach(past, future)).loss
         else:
             num_windows, _, num_channels = inputs["past_values"].shape
             groups = torch.arange(num_windows, device=past.device).repeat_interleave(num_channels)
@@ -81,6 +85,15 @@ def _rows(inputs: dict[str, Tensor], part: str) -> Tensor:
     if mask is not None:
         values = values.masked_fill(~mask, torch.nan)
     return values.transpose(1, 2).flatten(0, 1)
+
+
+def _within_reach(past: Tensor, future: Tensor) -> Tensor:
+    """The targets (rows, steps), those beyond `FARTHEST_TARGET` put there; NaN stays."""
+    seen = ~past.isnan()
+    count = seen.sum(dim=1, keepdim=True).clamp(min=1)
+    mean = past.nan_to_num().sum(dim=1, keepdim=True) / count
+    std = ((past - mean).nan_to_num().square().sum(dim=1, keepdim=True) / count).sqrt()
+    return future.clamp(mean - FARTHEST_TARGET * std, mean + FARTHEST_TARGET * std)
 
 
 def _varies(past: Tensor) -> Tensor:

@@ -34,6 +34,9 @@ class AffineParroting(FittedRule):
         embedding_length: steps that are compared, at least 1.
         min_lag: at least 1.
         margin: at least 0.
+    Source: with a = 0 the locally constant and with a = 1 the locally incremental operator of analog forecasting
+    (Platzer et al. 2021, "Using local dynamics to explain analog forecasting of chaotic systems", arXiv:2007.14216),
+    applied step by step.
     """
 
     factor: float = 0.999

@@ -161,6 +161,21 @@ def test_channels_without_spread_have_no_part_in_the_loss(run, generator):
     torch.testing.assert_close(*losses)
 
 
+def test_a_burst_counts_as_the_farthest_target(run, generator):
+    trainer = build(run("chronos_bolt", "--chronos_bolt.dropout_rate", "0"))
+    trainer.model.eval()
+    past = torch.randn(3, 64, 1, generator=generator) + 5.0
+    future = torch.full((3, 16, 1), 5.0)
+    mean, std = past.mean(dim=1), past.std(dim=1, correction=0)
+    losses = []
+    for height in (1e6 * std, 15 * std, 14 * std):
+        windows = {"past_values": past, "future_values": future.clone()}
+        windows["future_values"][:, 7] = mean + height
+        losses.append(trainer.compute_loss(trainer.model, windows))
+    torch.testing.assert_close(losses[0], losses[1])
+    assert losses[2] < losses[1]
+
+
 def test_the_channels_of_chronos_2_see_each_other_in_training_as_the_option_says(run, generator):
     windows = {"past_values": torch.randn(2, 64, 2, generator=generator)}
     windows["future_values"] = torch.randn(2, 16, 2, generator=generator)

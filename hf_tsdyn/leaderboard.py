@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .results import EvaluationResults, ResultRow, SummaryRow
+from .results import EvaluationResults, ResultRow, SummaryRow, results_bytes
 from .scoring import TRUTH
 
 DISTURBANCES = ("noise", "missing")
@@ -154,7 +154,7 @@ def read_boards(folder: str | os.PathLike[str]) -> list[Board]:
     Raises: FileNotFoundError if there is no results file of a benchmark; ValueError if files of one condition are not
         of the same data and protocol, or hold different rows of the same model.
     """
-    files = sorted(Path(folder).glob("*.json"))
+    files = sorted(file for ending in ("json", "json.gz") for file in Path(folder).glob(f"*.{ending}"))
     found: dict[str, dict[str, EvaluationResults]] = {}
     for file in files:
         if _is_of_benchmark(file):
@@ -175,7 +175,7 @@ def _place(board: Board) -> tuple[Any, ...]:
 
 def _is_of_benchmark(file: Path) -> bool:
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(results_bytes(file))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} must be a results file, found no JSON: {error}; write it again.") from error
     header = content.get("header") if isinstance(content, dict) else None

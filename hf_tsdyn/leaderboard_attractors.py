@@ -1,8 +1,8 @@
 """Rollouts that a leaderboard draws beside the truth: one file beside each results file that has some.
 
-Beside `NAME.json` lies `NAME.attractors.npz`. Its array `names`, (series, 2), has a system and whose series it is, a
-model of the results or "truth"; `series_0`, `series_1`, ... are those series, (time, channels), in data units, in that
-order. Every system has its truth: the steps after one forecast origin, as many as were forecast.
+Beside `NAME.json`, or `NAME.json.gz`, lies `NAME.attractors.npz`. Its array `names`, (series, 2), has a system and
+whose series it is, a model of the results or "truth"; `series_0`, `series_1`, ... are those series, (time, channels),
+in data units, in that order. Every system has its truth: the steps after one forecast origin, as many as were forecast.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ Attractors = dict[str, dict[str, np.ndarray]]
 
 def attractors_file(results: str | os.PathLike[str]) -> Path:
     """Return where the rollouts of a results file lie."""
-    return Path(results).with_suffix(".attractors.npz")
+    path = Path(results)
+    name = path.name.removesuffix(".gz").removesuffix(".json")
+    return path.with_name(f"{name}.attractors.npz")
 
 
 def write_attractors(attractors: Mapping[str, Mapping[str, np.ndarray]], path: str | os.PathLike[str]) -> None:

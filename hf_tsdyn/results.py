@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import tempfile
@@ -117,7 +118,7 @@ class EvaluationResults:
     differences: list[DifferenceRow]
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the results as JSON, one row a line, replacing `path` in one step.
+        """Write the results as JSON, one row a line, replacing `path` in one step; compressed if it ends in ".gz".
 
         Infinite values (a forecast that was not finite) are written as the string "Infinity".
         Raises: ValueError if a value is NaN, or one in the header infinite.
@@ -127,7 +128,8 @@ class EvaluationResults:
         for name in ("rows", "summary", "differences"):
             lines = ",\n".join(_to_json(row) for row in getattr(self, name))
             parts.append(f'"{name}": [\n{lines}\n]')
-        write_atomically(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
+        content = ("{\n" + ",\n".join(parts) + "\n}\n").encode()
+        write_atomically(path, gzip.compress(content, mtime=0) if Path(path).suffix == ".gz" else content)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> EvaluationResults:
@@ -136,7 +138,7 @@ class EvaluationResults:
         Raises: FileNotFoundError; ValueError on a file of another format.
         """
         try:
-            content = json.loads(Path(path).read_text())
+            content = json.loads(results_bytes(path))
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} must be a results file, found no JSON: {error}; write it again.") from error
         found = content.get("format_version") if isinstance(content, dict) else None
@@ -220,6 +222,18 @@ def _from_json(row_class: type, values: dict[str, Any]) -> Any:
         )
     numbers = {field.name for field in fields(row_class) if field.type == "float"}
     return row_class(**{name: float(values[name]) if name in numbers else values[name] for name in names})
+
+
+def results_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Return the JSON of a results file, compressed or not.
+
+    Raises: FileNotFoundError; ValueError on a file that ends in ".gz" and is not compressed.
+    """
+    content = Path(path).read_bytes()
+    try:
+        return gzip.decompress(content) if Path(path).suffix == ".gz" else content
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{path} must be compressed, found {error}; write it again.") from error
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

@@ -1,6 +1,7 @@
 """One evaluation, from a dataset on disk to rows, medians and a file, with forecasters whose errors are known."""
 
 import dataclasses
+import gzip
 import json
 
 import numpy as np
@@ -191,6 +192,18 @@ def test_infinite_values_survive_the_file_as_standard_json(results, tmp_path):
 
     json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
     assert EvaluationResults.read(tmp_path / "results.json").rows == [row]
+
+
+def test_compressed_results_are_the_same(results, tmp_path):
+    for name in ("plain.json", "small.json.gz"):
+        results.write(tmp_path / name)
+    plain, small = ((tmp_path / name).read_bytes() for name in ("plain.json", "small.json.gz"))
+    assert len(small) < len(plain) / 3
+    assert gzip.decompress(small) == plain
+    assert EvaluationResults.read(tmp_path / "small.json.gz") == results
+    (tmp_path / "small.json.gz").write_bytes(small[:-20])
+    with pytest.raises(ValueError, match=r"small\.json\.gz must be compressed, found .*; write it again"):
+        EvaluationResults.read(tmp_path / "small.json.gz")
 
 
 def test_the_summary_can_be_made_again_from_the_file(results, tmp_path):

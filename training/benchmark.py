@@ -5,8 +5,8 @@
 
 A cell is a model on a system (cells/MODEL/SYSTEM/CONDITION): what every window scored. The same command goes on with a
 benchmark that was stopped, and adds models, systems and conditions that are new. A model that raises, or forecasts what
-is not finite, keeps its place with infinite errors. Of each condition results/NAME-CONDITION.json has the models that
-are done on all systems, and results/NAME-CONDITION.attractors.npz their rollouts of the systems in `drawn`.
+is not finite, keeps its place with infinite errors. Of each condition results/NAME-CONDITION.json.gz has the models
+that are done on all systems, and results/NAME-CONDITION.attractors.npz their rollouts of the systems in `drawn`.
 """
 
 from collections.abc import Sequence

@@ -56,8 +56,8 @@ class ModelCells(NamedTuple):
 
 
 def results_file(config: BenchmarkConfig, condition: str) -> Path:
-    """Return the results file of a condition."""
-    return Path(config.output_dir, "results", f"{config.name}-{condition}.json")
+    """Return the results file of a condition, compressed: with many models it has 10 MB of rows."""
+    return Path(config.output_dir, "results", f"{config.name}-{condition}.json.gz")
 
 
 def collect_condition(

@@ -128,7 +128,7 @@ def test_a_benchmark_says_what_an_evaluation_would(write_benchmark, data, tmp_pa
     facts = header["benchmark"]["models"]["persistence"]
     assert (facts["label"], facts["kind"], facts["num_parameters"]) == ("last value", "baseline", None)
     assert facts["cost"]["cpu_seconds_per_forecast"] > 0
-    assert EvaluationResults.read(tmp_path / "out" / "results" / "toy-clean.json") == results
+    assert EvaluationResults.read(tmp_path / "out" / "results" / "toy-clean.json.gz") == results
 
 
 def test_floors_stand_beside_long_rollouts_alone(write_benchmark):
@@ -287,7 +287,7 @@ def test_series_of_your_own_need_no_dataset(write_benchmark, tmp_path, capsys):
     assert "## clean" in printed
     assert "series (1)" in printed
     assert "not in the tables, for want of cells: parroting, slow-parroting" in printed
-    results = EvaluationResults.read(tmp_path / "out" / "results" / "toy-clean.json")
+    results = EvaluationResults.read(tmp_path / "out" / "results" / "toy-clean.json.gz")
     assert results.summary_of("persistence", "smape", 50).num_systems == 1
 
 

@@ -65,7 +65,7 @@ def test_page_figures_and_table_are_rendered_and_a_new_file_joins(root, capsys):
     assert figures == [f"{kind}_context-512.png" for kind in ("attractors", "cost", "forest", "ranks", "wins")]
     assert all(f"(figures/{name})" in page for name in figures)
     assert "newcomer" not in page
-    results_of("newcomer", 1.0).write(root / RESULTS / "another.json")
+    results_of("newcomer", 1.0).write(root / RESULTS / "another.json.gz")
     render(root)
     assert "| newcomer | 1.00 |" in (root / PAGE / "README.md").read_text()
     assert "| newcomer | 1.00 |" in (root / "README.md").read_text()

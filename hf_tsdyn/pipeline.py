@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForTimeSeriesPrediction
 
+from .checkpoint_safety import check_checkpoint
 from .forecasting import Forecaster
 
 Series = np.ndarray | Tensor | Sequence[float] | Sequence[Sequence[float]]
@@ -35,12 +36,17 @@ class ForecastPipeline:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, batch_size: int = 64, **kwargs: Any) -> ForecastPipeline:
-        """Load a checkpoint folder or Hub repository; `kwargs` go to the model's `from_pretrained`."""
+        """Load a checkpoint folder or Hub repository; `kwargs` go to the model's `from_pretrained`.
+
+        Nothing that the checkpoint brings along is executed; see `hf_tsdyn.checkpoint_safety` for what is refused.
+        """
         if Path(name_or_path).is_dir() and not (Path(name_or_path) / "config.json").is_file():
             raise FileNotFoundError(
                 f"a checkpoint folder must hold config.json, found none in {name_or_path}; give the folder that "
                 "save_pretrained or training.train wrote."
             )
+        check_checkpoint(name_or_path, **kwargs)
+        kwargs = {"trust_remote_code": False} | kwargs
         _check_forecasts(name_or_path, kwargs)
         model = AutoModelForTimeSeriesPrediction.from_pretrained(str(name_or_path), **kwargs)
         return cls(model, batch_size=batch_size)
@@ -227,7 +233,7 @@ class ForecastPipeline:
 
 def _check_forecasts(name_or_path: str | Path, kwargs: dict[str, Any]) -> None:
     """Refuse a masked-modelling checkpoint, which would be given a head that was never trained."""
-    names = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+    names = ("revision", "token", "cache_dir", "local_files_only", "subfolder", "trust_remote_code")
     options = {name: kwargs[name] for name in names if name in kwargs}
     found = AutoConfig.from_pretrained(str(name_or_path), **options).architectures or []
     if any(name.endswith("ForMaskedModeling") for name in found):

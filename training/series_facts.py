@@ -88,7 +88,7 @@ def read_study(evaluation: EvaluationConfig) -> SeriesResults | None:
 def _summary(config: Any, dataset: str) -> str:
     kind = config.model_type
     if kind != "dynonet":
-        return f"A {kind}, trained on the past of {dataset}, to forecast what comes next."
+        return f"A model of type {kind}, trained on the past of {dataset}, to forecast what comes next."
     parts = []
     if config.specialists:
         parts.append(f"{len(config.specialists)} linear specialists in closed form")
@@ -152,7 +152,8 @@ def _commands(*, compared: bool) -> tuple[str, ...]:
 
 def _limits(evaluation: EvaluationConfig, config: Any, dataset: str) -> tuple[str, ...]:
     num_channels = getattr(config, "num_channels", None)
-    order = f"It takes the {num_channels} channels of that series, in their order, and no others."
+    several = f"the {num_channels} channels of that series, in their order, and no others"
+    order = f"It takes {'one channel' if num_channels == 1 else several}."
     fixed = (
         f"It knows one series, {dataset}, and was scored on a later part of it; other series were not measured.",
         *([] if num_channels is None else [order]),

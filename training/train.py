@@ -8,7 +8,8 @@ model.safetensors), the settings (run_config.yaml), what came of it (training_su
 `training.evaluate_checkpoint` must reproduce to the bit; with `lora` also with the adapter by itself (adapter/), the
 checkpoint being the merged model; with `bilevel` also with the signals over training (signals.json). The same command
 resumes a run that was stopped. With `training.max_steps` 0 a model with specialists is fitted in closed form and saved
-as it is.
+as it is. With `--training.push_to_hub true --training.hub_model_id NAME` the finished run goes to the Hub in one
+commit, without checkpoints and without a pickle; a run that is finished already is uploaded by the same command.
 """
 
 import json
@@ -35,6 +36,7 @@ from training.model_config import Task
 from training.probe import PROBE_FILE, save_probe
 from training.run_config import DataConfig, RunConfig, claim_output_dir, load_run_config
 from training.run_summary import SUMMARY_FILE, describe, summarise_run
+from training.run_upload import push_run, take_push
 from training.starting_model import build_model
 from training.window_trainer import WindowTrainer, last_complete_checkpoint
 
@@ -237,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train as the command line says and print where the result lies."""
     config, resolved = load_run_config(arguments)
     try:
+        push = take_push(config.training, resolved["training"])
         trainer = prepare(config, resolved)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
@@ -250,6 +253,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(f"error: {error}")
     if trainer is None or trainer.is_world_process_zero():
         print(describe(output))
+    if push is not None and config.training.process_index == 0:
+        try:
+            uploaded = push_run(output, push)
+        except (ValueError, OSError) as error:
+            sys.exit(f"error: {error}")
+        print(f"pushed to {uploaded.address}, revision {uploaded.revision}")
 
 
 if __name__ == "__main__":

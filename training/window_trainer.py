@@ -24,13 +24,14 @@ class WindowTrainer(Trainer):
         budget: of processor time; without one the time is counted alone.
     Attributes:
         closed_form_seconds: of a processor, that fitting the model took before its training; None if nothing was.
-    Raises: ValueError on fp16 with a model that keeps averages of its gradients.
+    Raises: ValueError on fp16 with a model that keeps averages of its gradients, or if it is to push to the Hub.
     """
 
     def __init__(
         self, *, weight_averaging: WeightAveraging | None = None, budget: CpuBudget | None = None, **arguments: Any
     ):
         _check_precision(arguments["model"], arguments["args"])
+        _check_pushes_nothing(arguments["args"])
         self.budget = CpuBudget() if budget is None else budget
         super().__init__(callbacks=[self.budget], **arguments)
         self.closed_form_seconds: float | None = None
@@ -119,6 +120,15 @@ def _check_precision(model: Any, arguments: TrainingArguments) -> None:
         raise ValueError(
             f"{model.config.model_type!r}, which averages its gradients, must be trained in float32 or bfloat16, found "
             "fp16; set mixed_precision to another."
+        )
+
+
+def _check_pushes_nothing(arguments: TrainingArguments) -> None:
+    """Raise ValueError if the Trainer would push: pickles of its arguments, with a token that they hold, and a card."""
+    if arguments.push_to_hub:
+        raise ValueError(
+            "training.push_to_hub must be false here, found true; leave it out, and upload what is finished: with "
+            "training.publish, or of a Chronos model with `hf upload`, without training_args.bin, which is a pickle."
         )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor
 
+from ..checkpoint_safety import check_checkpoint
 from ..distributions import check_num_samples, check_quantile_levels
 from ..forecasting import check_prediction_length
 from ..observations import check_past_values, last_observed
@@ -98,7 +99,7 @@ class ChronosForecaster:
             dtype: of the weights: float32, or bfloat16, which is faster on GPUs that have it.
             num_samples, context_length, multivariate, batch_size: as of the class.
         Raises: ModuleNotFoundError without the package chronos; FileNotFoundError or OSError without a checkpoint;
-            ValueError if it is none of Chronos.
+            ValueError if it is none of Chronos, or as `hf_tsdyn.checkpoint_safety` says.
         """
         pipeline_class = require_chronos().BaseChronosPipeline
         folder = Path(folder_or_name)
@@ -108,6 +109,7 @@ class ChronosForecaster:
                 "give the folder that save_pretrained or training.finetune_chronos wrote (of an adapter, the merged "
                 "model)."
             )
+        check_checkpoint(folder_or_name)
         pipeline = pipeline_class.from_pretrained(
             str(folder_or_name), dtype=dtype, use_safetensors=True, trust_remote_code=False
         )

@@ -7,6 +7,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 
+from data_generation.gallery import GALLERY_FILE
 from data_generation.hub import PushError, push_dataset
 
 
@@ -26,30 +27,25 @@ def test_the_finished_files_are_sent_and_nothing_else(dataset: Path, monkeypatch
     calls = []
 
     class Api:
-        def create_repo(self, repo: str, **options: object) -> str:
+        def create_repo(self, repo: str, **options: object) -> huggingface_hub.RepoUrl:
             calls.append((repo, options))
-            return f"https://hub/{repo}"
+            return huggingface_hub.RepoUrl(f"https://huggingface.co/datasets/{repo}")
 
-        def upload_folder(self, **options: object) -> None:
-            calls.append(options)
+        def create_commit(self, repo: str, operations: list, **options: object) -> SimpleNamespace:
+            calls.append((repo, {each.path_in_repo: Path(each.path_or_fileobj) for each in operations}, options))
+            return SimpleNamespace(oid="f" * 40)
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    assert push_dataset(dataset, "name/chaos") == "https://hub/name/chaos"
-    assert calls[0] == ("name/chaos", {"repo_type": "dataset", "exist_ok": True})
-    assert calls[1]["folder_path"] == dataset
-    assert calls[1]["repo_id"] == "name/chaos"
     (dataset / ".progress").mkdir()
-    for name in ("README.md", "attractors.png", "rejected.jsonl", ".progress/settings.json", "notes.txt"):
+    for name in ("README.md", GALLERY_FILE, "rejected.jsonl", ".progress/settings.json", "notes.txt"):
         (dataset / name).touch()
-    paths = [str(file.relative_to(dataset)) for file in dataset.rglob("*") if file.is_file()]
-    sent = huggingface_hub.utils.filter_repo_objects(paths, allow_patterns=calls[1]["allow_patterns"])
-    assert sorted(sent) == [
-        "README.md",
-        "attractors.png",
-        "data/train-00000.arrow",
-        "manifest.json",
-        "rejected.jsonl",
-    ]
+    assert push_dataset(dataset, "name/chaos") == "https://huggingface.co/datasets/name/chaos"
+    (asked, created), (repo, files, committed) = calls
+    assert asked == repo == "name/chaos"
+    assert created == {"repo_type": "dataset", "private": None, "exist_ok": True}
+    assert committed["repo_type"] == "dataset"
+    sent = ["README.md", "attractors.png", "data/train-00000.arrow", "manifest.json", "rejected.jsonl"]
+    assert files == {name: dataset / name for name in sent}
 
 
 def test_offline_is_named(dataset: Path):

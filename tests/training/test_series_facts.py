@@ -121,7 +121,7 @@ def test_a_study_is_shown_once_it_is_shipped(request_of, results, config, tmp_pa
 def test_a_model_of_any_channels_says_nothing_of_their_number(request_of, results):
     config = DystformerConfig(context_length=96, prediction_length=8, architectures=["DystformerForPrediction"])
     card = render_card(request_of(), results, config)
-    assert "A dystformer, trained on the past of waves" in card
+    assert "A model of type dystformer, trained on the past of waves" in card
     assert "channels of that series, in their order" not in card
     assert "It gives point forecasts" in card
 

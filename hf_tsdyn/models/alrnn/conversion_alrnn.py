@@ -1,37 +1,50 @@
 """Turn the weights of a reference AL-RNN into a model, and back.
 
-    python -m hf_tsdyn.models.alrnn.conversion_alrnn SOURCE TARGET
+    python -m hf_tsdyn.models.alrnn.conversion_alrnn SOURCE TARGET [--inverse]
 
 SOURCE is a folder with `case.json` and `reference_state.safetensors`, or such a weights file by itself, together with
-`--num-relu-units`, which the weights do not tell. TARGET becomes a folder for `from_pretrained`. The weights are the
-tensors A (units,), W (units, units), h (units,) and B (channels, units); a state starts as `x B` with its first
-units overwritten by x, so that of B only the other columns matter.
+`--num-relu-units`, which the weights do not tell. TARGET becomes a folder for `from_pretrained`, with
+`conversion_report.json`. The weights are the tensors A (units,), W (units, units), h (units,) and B (channels, units);
+a state starts as `x B` with its first units overwritten by x, so that of B only the other columns matter. What comes
+out is held against these equations, and against recorded runs where SOURCE has them. With --inverse SOURCE is a model
+and TARGET the reference's two files.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
+import copy
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from ..conversion_command import Check, Conversion, new_parser, relative_difference, run_command
+from ..conversion_mapping import Pair, check_expressible, load_joined, scaling_settings, split_all
 from .configuration_alrnn import ALRNNConfig
 from .modeling_alrnn import ALRNNForPrediction
 
 _NAMES = ("A", "W", "h", "B")
 _PROBE_STEPS = 20
 _PROBE_TOLERANCE = 1e-4  # relative, in float32 after that many steps
+_RECORDED_STEPS = 50  # of a recorded chaotic run, before rounding grows
+_RECORD_TOLERANCE = 1e-5
+_OF_TRAINING = (
+    "context_length",
+    "prediction_length",
+    "warmup_length",
+    "forcing_strength",
+    "noise_std",
+    "regularization_weight",
+    "regularization_threshold",
+    "init_std",
+)
 
 
 def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> ALRNNForPrediction:
     """Return an AL-RNN with the reference's weights and its outputs, in eval mode.
 
-    Its scaling is the identity, as the reference has none: give it values scaled as in the reference's training, or
-    call `set_scaler` with how they were scaled.
+    Its scaling is the identity, as the reference has none, unless `config` has `channel_loc` and `channel_scale`: give
+    it values scaled as in the reference's training, or call `set_scaler` with how they were scaled.
 
     Args:
         state_dict: A, W, h, B, see the module.
@@ -45,7 +58,7 @@ def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> 
             f"a reference state must hold the tensors {', '.join(_NAMES)}, found missing {missing} and left over "
             f"{surplus}; check that the file is one of an AL-RNN."
         )
-    A, W, h, B = (state_dict[name] for name in _NAMES)
+    B = state_dict["B"]
     channels, units = B.shape if B.ndim == 2 else (0, 0)
     shapes = {"A": (units,), "W": (units, units), "h": (units,), "B": (channels, units)}
     wrong = {name: tuple(state_dict[name].shape) for name in _NAMES if state_dict[name].shape != shapes[name]}
@@ -55,8 +68,9 @@ def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> 
             f"found B {tuple(B.shape)} and {wrong} beside it; check that they belong to one model."
         )
     model = ALRNNForPrediction(_config(config, hidden_size=units, num_channels=channels))
-    model.model.load_state_dict({"A": A, "W": W, "h": h, "L": B[:, channels:].T.contiguous()})
-    return model.eval()
+    return load_joined(
+        model, {pair.ours: pair.join([state_dict[name] for name in pair.theirs]) for pair in pairs_of(model)}
+    )
 
 
 def _config(config: dict[str, Any], **sizes: int) -> ALRNNConfig:
@@ -71,24 +85,37 @@ def _config(config: dict[str, Any], **sizes: int) -> ALRNNConfig:
             f"the configuration must have num_relu_units, found {sorted(config)}; the weights do not tell it, give it."
         )
     settings = {name: config[name] for name in ("num_relu_units", "forcing_interval") if name in config}
-    return ALRNNConfig(**sizes, **settings)
+    return ALRNNConfig(**sizes, **settings, **scaling_settings(config))
+
+
+def reference_settings(model: ALRNNForPrediction) -> dict[str, Any]:
+    """Return sizes and forcing of a model, and its scaling under our names."""
+    names = ("hidden_size", "num_relu_units", "num_channels", "forcing_interval")
+    return {name: getattr(model.config, name) for name in names} | scaling_settings(vars(model.config))
 
 
 def to_reference(model: ALRNNForPrediction) -> dict[str, Tensor]:
     """Return the model's tensors under the reference's names and shapes; the columns of B that do not matter are 0.
 
-    Raises: ValueError if the model scales its series: the reference has no place for that.
+    The scaling is not among them: they forecast series that are scaled as by the model's `to_scaled`.
     """
-    inner = model.model
-    if (inner.loc != 0).any() or (inner.scale != 1).any():
-        raise ValueError(
-            "a model must have loc 0 and scale 1 to be written as a reference state, which has no scaling, found "
-            f"loc={inner.loc.tolist()} and scale={inner.scale.tolist()}; keep them with the series, then call "
-            "set_scaler with zeros and ones and scale the series outside."
-        )
-    A, W, h, L = (each.detach().clone() for each in (inner.A, inner.W, inner.h, inner.L))
+    settings = reference_settings(model)
+    sizes = {name: settings[name] for name in ("hidden_size", "num_channels")}
+    check_expressible(model.config, _config(settings, **sizes), of_training=_OF_TRAINING)
+    return split_all(pairs_of(model), model)
+
+
+def pairs_of(model: ALRNNForPrediction) -> list[Pair]:
+    """Return what of the model is made of what of the reference."""
     channels = model.config.num_channels
-    return {"A": A, "W": W, "h": h, "B": torch.cat([L.new_zeros(channels, channels), L.T], dim=1)}
+
+    def join(parts: list[Tensor]) -> Tensor:
+        return parts[0][:, channels:].T.contiguous()
+
+    def split(L: Tensor) -> list[Tensor]:
+        return [torch.cat([L.new_zeros(channels, channels), L.T], dim=1)]
+
+    return [*(Pair(f"model.{name}", (name,)) for name in ("A", "W", "h")), Pair("model.L", ("B",), join, split)]
 
 
 def _free_run(state_dict: dict[str, Tensor], observed: Tensor, *, num_relu_units: int) -> Tensor:
@@ -104,46 +131,63 @@ def _free_run(state_dict: dict[str, Tensor], observed: Tensor, *, num_relu_units
     return torch.stack(outputs, dim=1)
 
 
-def _probe_difference(model: ALRNNForPrediction, state_dict: dict[str, Tensor]) -> float:
-    """Largest difference between the model's forecast and the reference's equations, over the largest value."""
+def _without_scaling(model: ALRNNForPrediction) -> ALRNNForPrediction:
+    bare, channels = copy.deepcopy(model), model.config.num_channels
+    bare.set_scaler([0.0] * channels, [1.0] * channels)
+    return bare
+
+
+def _equations(model: ALRNNForPrediction, state_dict: dict[str, Tensor]) -> list[Check]:
     start = torch.randn(4, model.config.num_channels, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = _free_run(state_dict, start, num_relu_units=model.config.num_relu_units)
-    found = model.forecast(start[:, None], prediction_length=_PROBE_STEPS)
-    return ((found - expected).abs().max() / expected.abs().max()).item()
+    found = _without_scaling(model).forecast(start[:, None], prediction_length=_PROBE_STEPS)
+    return [relative_difference(f"{_PROBE_STEPS} steps of the equations", found, expected, _PROBE_TOLERANCE)]
 
 
-def _read(source: Path, settings: dict[str, int]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and configuration; what was given on the command line stands above the file's."""
-    if source.is_file():
-        return load_file(source), settings
-    for name in ("case.json", "reference_state.safetensors"):
-        if not (source / name).is_file():
-            raise FileNotFoundError(f"{source} must be a weights file or hold {name}, found neither; check the path.")
-    config = json.loads((source / "case.json").read_text())
-    return load_file(source / "reference_state.safetensors"), config | settings
+def _record(
+    model: ALRNNForPrediction, inputs: dict[str, Tensor], outputs: dict[str, Tensor], _: dict[str, Any]
+) -> list[Check]:
+    bare, channels = _without_scaling(model), model.config.num_channels
+    runs = outputs["free_run_latents"][:, :_RECORDED_STEPS, :channels]
+    forecast = bare.forecast(inputs["initial_observations"][:, None], prediction_length=runs.shape[1])
+    orbit = outputs["orbit_latents"]
+    with torch.no_grad():
+        loss = bare(inputs["forced_inputs"][:, :1], future_values=inputs["forced_targets"]).loss.reshape(1)
+        step = bare.free_run(orbit[:-1], 1)[:, 0]
+    found = {
+        f"recorded runs of {runs.shape[1]} steps": (forecast, runs),
+        "recorded loss": (loss, outputs["forced_loss"]),
+    }
+    found["one step from each recorded state"] = (step, orbit[1:])
+    return [relative_difference(name, one, other, _RECORD_TOLERANCE) for name, (one, other) in found.items()]
+
+
+def _probe(model: ALRNNForPrediction) -> Tensor:
+    start = torch.randn(4, 1, model.config.num_channels, generator=torch.Generator().manual_seed(0)).to(model.dtype)
+    return model.forecast(model.loc + model.scale * start, prediction_length=_PROBE_STEPS)
+
+
+CONVERSION = Conversion(
+    convert=convert_reference,
+    to_reference=to_reference,
+    settings=reference_settings,
+    load=ALRNNForPrediction.from_pretrained,
+    pairs=pairs_of,
+    probe=_probe,
+    record=_record,
+    equations=_equations,
+    left_out=lambda model: {
+        f"B, its first {model.config.num_channels} columns": "what they start is overwritten by what was observed"
+    },
+)
 
 
 def main() -> None:
     """Convert SOURCE into the folder TARGET and say what came out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="folder with the reference's files, or its weights file")
-    parser.add_argument("target", type=Path, help="folder to write config.json and model.safetensors to")
+    parser = new_parser(__doc__)
     parser.add_argument("--num-relu-units", type=int, help="how many of the last units are rectified")
     parser.add_argument("--forcing-interval", type=int, help="of the reference's training")
-    arguments = vars(parser.parse_args())
-    source, target = arguments.pop("source"), arguments.pop("target")
-    state, config = _read(source, {name: value for name, value in arguments.items() if value is not None})
-    model = convert_reference(state, config)
-    model.save_pretrained(target)
-    difference = _probe_difference(ALRNNForPrediction.from_pretrained(target), state)
-    sizes = model.config
-    print(
-        f"{model.num_parameters():,} parameters, {sizes.hidden_size} units, {sizes.num_relu_units} of them rectified, "
-        f"{sizes.num_channels} channels -> {target}"
-    )
-    print(f"reloaded, {_PROBE_STEPS} steps from a probe: relative difference {difference:.1e} to the equations")
-    if not difference < _PROBE_TOLERANCE:
-        raise SystemExit(1)
+    run_command(CONVERSION, parser)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from transformers import initialization as init
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from ...channel_scaling import ChannelScalingMixin
+from ...checkpoint_safety import SafeLoadingMixin
 from ...forecasting import ForecastMixin, ForecastOutput
 from ...losses import loss_targets
 from ...observations import last_observed, observed
@@ -23,7 +24,7 @@ from .recurrence import forced_run, free_run
 _PASSED_ON = {*TransformersKwargs.__annotations__, "return_dict", "use_cache"}
 
 
-class ALRNNPreTrainedModel(ChannelScalingMixin, PreTrainedModel):
+class ALRNNPreTrainedModel(SafeLoadingMixin, ChannelScalingMixin, PreTrainedModel):
     """What the backbone and its head share: configuration, initialisation, abilities."""
 
     config: ALRNNConfig

@@ -1,22 +1,22 @@
-"""Turn the weights of a reference DynoNet into a model.
+"""Turn the weights of a reference DynoNet into a model, and back.
 
-    python -m hf_tsdyn.models.dynonet.conversion_dynonet SOURCE TARGET
+    python -m hf_tsdyn.models.dynonet.conversion_dynonet SOURCE TARGET [--inverse]
 
-SOURCE is a folder with `case.json` and `reference_state.safetensors`; TARGET becomes a folder for `from_pretrained`.
-Where SOURCE also holds recorded inputs and outputs, what comes out is held against them.
+SOURCE is a folder with `case.json` and `reference_state.safetensors`; TARGET becomes a folder for `from_pretrained`,
+with `conversion_report.json`. Where SOURCE also holds recorded inputs and outputs, what comes out is held against them.
+With --inverse SOURCE is a model and TARGET the reference's two files.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from ..conversion_command import Check, Conversion, new_parser, run_command
+from ..conversion_mapping import Pair, check_expressible, join_all, load_joined, scaling_settings, split_all, stacked
 from .configuration_dynonet import DynoNetConfig
 from .modeling_dynonet import DynoNetForPrediction
 
@@ -39,78 +39,92 @@ _SIGNAL_HEADS = {
     "loss_weight": "loss_weight_ctrl",
     "freeze_prob": "freeze_ctrl",
 }
+_POSITIONS = 96  # rows of every worker's table of positions there
 _TOLERANCE = 1e-5  # relative to the largest value
+_OF_TRAINING = ("worker_dropout", "mixer_dropout", "normalize_loss", "input_noise")
+
+
+def convert_config(config: dict[str, Any]) -> DynoNetConfig:
+    """Return our configuration of a reference model.
+
+    Raises: ValueError naming settings that are missing.
+    """
+    missing = [name for name in SIZES if name not in config]
+    if missing:
+        raise ValueError(f"the configuration must have {', '.join(SIZES)}, found no {missing}; give them.")
+    fields = {name: config[name] for name in SIZES} | scaling_settings(config)
+    return DynoNetConfig(**fields, input_noise="shift")
+
+
+def reference_settings(model: DynoNetForPrediction) -> dict[str, Any]:
+    """Return the sizes that the reference is built with, and the model's scaling under our names."""
+    return {name: getattr(model.config, name) for name in SIZES} | scaling_settings(vars(model.config))
 
 
 def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> DynoNetForPrediction:
     """Return a DynoNet with the reference's weights and its outputs, in eval mode.
 
-    Its scaling of the series is the identity, as the reference's lies in its data: give it values scaled as in the
-    reference's training, or call `set_scaler` with how they were scaled.
+    Its scaling of the series is the identity, as the reference's lies in its data, unless `config` has `channel_loc`
+    and `channel_scale`: give it values scaled as in the reference's training, or call `set_scaler` with how they were
+    scaled.
 
     Args:
         state_dict: under the reference's names.
         config: the fields of `SIZES`.
     Raises: ValueError naming what is missing, left over or of a wrong shape.
     """
-    missing = [name for name in SIZES if name not in config]
-    if missing:
-        raise ValueError(f"the configuration must have {', '.join(SIZES)}, found no {missing}; give them.")
-    model = DynoNetForPrediction(DynoNetConfig(**{name: config[name] for name in SIZES}, input_noise="shift"))
-    left = dict(state_dict)
-    renamed = _rename(left, model.config)
-    if left:
-        raise ValueError(
-            f"a reference state must be understood to the last tensor, found left over {sorted(left)[:5]}; check that "
-            "weights and configuration belong together."
-        )
-    wanted = model.model.state_dict()
-    wrong = {name: tuple(value.shape) for name, value in renamed.items() if value.shape != wanted[name].shape}
-    if wrong:
-        raise ValueError(
-            f"the reference's tensors must have the shapes of its configuration, found {wrong} in place of "
-            f"{ {name: tuple(wanted[name].shape) for name in wrong} }; check that they belong together."
-        )
-    model.model.load_state_dict(renamed)
-    return model.eval()
+    model = DynoNetForPrediction(convert_config(config))
+    return load_joined(model, join_all(pairs_of(model), state_dict, model, kind="a DynoNet"))
 
 
-def _rename(left: dict[str, Tensor], config: DynoNetConfig) -> dict[str, Tensor]:
-    """Take every tensor out of `left` and return it under the name it has here; workers are stacked."""
+def to_reference(model: DynoNetForPrediction) -> dict[str, Tensor]:
+    """Return the model's tensors under the reference's names; its scaling is not among them.
 
-    def take(name: str) -> Tensor:
-        if name not in left:
-            raise ValueError(f"a reference state must hold {name!r}, found none; check that the file is a DynoNet's.")
-        return left.pop(name)
+    Rows of the workers' positions that the reference has and never reads are 0.
+    Raises: ValueError if the reference has no such network, as with specialists or another gating.
+    """
+    check_expressible(model.config, convert_config(reference_settings(model)), of_training=_OF_TRAINING)
+    return split_all(pairs_of(model), model)
 
-    def stack(name: str) -> Tensor:
-        return torch.stack([take(f"worker_net.workers.{c}.{name}") for c in range(config.num_channels)])
 
-    def pair(ours: str, name: str) -> dict[str, Tensor]:
-        return {f"{ours}.{kind}": take(f"{name}.{kind}") for kind in ("weight", "bias")}
+def pairs_of(model: DynoNetForPrediction) -> list[Pair]:
+    """Return what of the model is made of what of the reference; workers are stacked."""
+    config = model.config
 
-    def stacked_pair(ours: str, name: str) -> dict[str, Tensor]:
-        return {f"{ours}_{kind}": stack(f"{name}.{kind}") for kind in ("weight", "bias")}
+    def of_workers(name: str) -> tuple[str, ...]:
+        return tuple(f"worker_net.workers.{channel}.{name}" for channel in range(config.num_channels))
 
     gru = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    found = {f"norm_{kind}": take(f"revin.affine_{kind}") for kind in ("weight", "bias")}
-    found |= {f"controller.reader.{name}": take(f"control_net.brain.gru.{name}_l0")[None] for name in gru}
-    for layer in range(config.num_worker_layers):
-        found |= pair(f"controller.film.{layer}", f"control_net.film_gens.{layer}")
-        found |= {f"workers.layers.{layer}.{name}": stack(f"grus.{layer}.{name}_l0") for name in gru}
-        found |= stacked_pair(f"workers.layers.{layer}.norm", f"lns.{layer}")
-    for ours, name in _SIGNAL_HEADS.items():
-        found |= pair(f"controller.training_signals.{ours}", f"control_net.{name}.gen")
+    one = {f"norm_{kind}": f"revin.affine_{kind}" for kind in ("weight", "bias")}
+    many = {}
+    modules = {f"controller.training_signals.{ours}": f"control_net.{name}.gen" for ours, name in _SIGNAL_HEADS.items()}
     heads = {"input_noise": "noise_ctrl", "gate": "gate_ctrl.0", "context": "context_proj"}
-    for ours, name in heads.items():
-        found |= pair(f"controller.{ours}", f"control_net.{name}")
-    found |= stacked_pair("workers.input", "input_proj")
-    found["workers.position"] = stack("pos_embedding")[:, 0, : config.worker_context_length]
-    found |= stacked_pair("workers.hidden", "output_proj.0") | stacked_pair("workers.output", "output_proj.2")
-    found |= pair("trend_head", "worker_net.shared_trend_linear")
-    for layer in (0, 3):
-        found |= pair(f"mixer.{layer}", f"worker_net.channel_mixer.{layer}")
-    return found
+    modules |= {f"controller.{ours}": f"control_net.{name}" for ours, name in heads.items()}
+    modules |= {"trend_head": "worker_net.shared_trend_linear"}
+    modules |= {f"mixer.{layer}": f"worker_net.channel_mixer.{layer}" for layer in (0, 3)}
+    worker_modules = {"input": "input_proj", "hidden": "output_proj.0", "output": "output_proj.2"}
+    for layer in range(config.num_worker_layers):
+        modules[f"controller.film.{layer}"] = f"control_net.film_gens.{layer}"
+        worker_modules[f"layers.{layer}.norm"] = f"lns.{layer}"
+        many |= {f"layers.{layer}.{name}": f"grus.{layer}.{name}_l0" for name in gru}
+    for kind in ("weight", "bias"):
+        one |= {f"{ours}.{kind}": f"{name}.{kind}" for ours, name in modules.items()}
+        many |= {f"{ours}_{kind}": f"{name}.{kind}" for ours, name in worker_modules.items()}
+    pairs = [Pair(f"model.{ours}", (name,)) for ours, name in one.items()]
+    pairs += [stacked(f"model.controller.reader.{name}", [f"control_net.brain.gru.{name}_l0"]) for name in gru]
+    pairs += [stacked(f"model.workers.{ours}", of_workers(name)) for ours, name in many.items()]
+    cut = partial(_cut_positions, length=config.worker_context_length)
+    return [*pairs, Pair("model.workers.position", of_workers("pos_embedding"), cut, _pad_positions)]
+
+
+def _cut_positions(tables: list[Tensor], *, length: int) -> Tensor:
+    return torch.stack(tables)[:, 0, :length]
+
+
+def _pad_positions(positions: Tensor) -> list[Tensor]:
+    channels, length, width = positions.shape
+    rows = torch.cat([positions, positions.new_zeros(channels, max(_POSITIONS - length, 0), width)], dim=1)
+    return list(rows[:, None].unbind(0))
 
 
 def largest_differences(
@@ -131,27 +145,40 @@ def largest_differences(
     return differences
 
 
+def _record(
+    model: DynoNetForPrediction, inputs: dict[str, Tensor], outputs: dict[str, Tensor], _: dict[str, Any]
+) -> list[Check]:
+    differences = largest_differences(model, inputs, outputs)
+    return [Check(f"recorded {name}, relative", value, _TOLERANCE) for name, value in differences.items()]
+
+
+def _probe(model: DynoNetForPrediction) -> Tensor:
+    shape = (2, model.config.context_length, model.config.num_channels)
+    window = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.dtype)
+    return model.forecast(window, prediction_length=2 * model.config.prediction_length + 1)
+
+
+def _unread_positions(model: DynoNetForPrediction) -> dict[str, str]:
+    length = model.config.worker_context_length
+    reason = "a worker reads as many positions as it has steps of context"
+    return {f"worker_net.workers.*.pos_embedding, rows from {length} on": reason} if length < _POSITIONS else {}
+
+
+CONVERSION = Conversion(
+    convert=convert_reference,
+    to_reference=to_reference,
+    settings=reference_settings,
+    load=DynoNetForPrediction.from_pretrained,
+    pairs=pairs_of,
+    probe=_probe,
+    record=_record,
+    left_out=_unread_positions,
+)
+
+
 def main() -> None:
     """Convert SOURCE into the folder TARGET and say what came out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="folder with the reference's files")
-    parser.add_argument("target", type=Path, help="folder to write config.json and model.safetensors to")
-    arguments = parser.parse_args()
-    for name in ("case.json", "reference_state.safetensors"):
-        if not (arguments.source / name).is_file():
-            parser.error(f"SOURCE must hold {name}, found none in {str(arguments.source)!r}; check the path.")
-    config = json.loads((arguments.source / "case.json").read_text())
-    model = convert_reference(load_file(arguments.source / "reference_state.safetensors"), config)
-    model.save_pretrained(arguments.target)
-    print(f"{model.num_parameters():,} parameters -> {arguments.target}")
-    records = [arguments.source / f"{name}.safetensors" for name in ("inputs", "outputs")]
-    if all(file.is_file() for file in records):
-        reloaded = DynoNetForPrediction.from_pretrained(arguments.target)
-        differences = largest_differences(reloaded, *map(load_file, records))
-        for name, difference in differences.items():
-            print(f"reloaded, {name}: relative difference {difference:.1e} to the record")
-        if max(differences.values()) > _TOLERANCE:
-            raise SystemExit(1)
+    run_command(CONVERSION, new_parser(__doc__))
 
 
 if __name__ == "__main__":

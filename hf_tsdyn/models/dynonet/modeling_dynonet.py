@@ -17,6 +17,7 @@ from transformers import initialization as init
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from ...channel_scaling import ChannelScalingMixin
+from ...checkpoint_safety import SafeLoadingMixin
 from ...forecasting import ForecastMixin, ForecastOutput
 from ...interpolation import fill_linear
 from ...losses import MAX_LOSS_DEVIATION, mean_over
@@ -35,7 +36,7 @@ from .workers import Workers
 _PASSED_ON = {*TransformersKwargs.__annotations__, "return_dict", "use_cache"}
 
 
-class DynoNetPreTrainedModel(ChannelScalingMixin, PreTrainedModel):
+class DynoNetPreTrainedModel(SafeLoadingMixin, ChannelScalingMixin, PreTrainedModel):
     """What the backbone and its head share: configuration, initialisation, abilities."""
 
     config: DynoNetConfig

@@ -1,24 +1,32 @@
 """Turn a reference (Panda) checkpoint into a dystformer, and back.
 
-    python -m hf_tsdyn.models.dystformer.conversion_dystformer SOURCE TARGET
+    python -m hf_tsdyn.models.dystformer.conversion_dystformer SOURCE TARGET [--index-tuples FILE] [--inverse]
 
-SOURCE holds the reference's configuration (`case.json` or `config.json`) and its weights
-(`reference_state.safetensors` or `model.safetensors`); TARGET becomes a folder for `from_pretrained`.
-Reference checkpoints with a dynamics embedding must carry their index tuples as
-`patch_indices.degree_2`, `patch_indices.degree_3`: the published files lack them, and no other tuples will do.
+SOURCE holds the reference's configuration (`case.json` or `config.json`) and its weights (`reference_state.safetensors`
+or `model.safetensors`); TARGET becomes a folder for `from_pretrained`, with `conversion_report.json`. Where SOURCE also
+holds recorded inputs and outputs, what comes out is held against them. With --inverse SOURCE is a model, TARGET the
+reference's.
+
+Published Panda checkpoints with a dynamics embedding lack the index tuples of its polynomial features, which were
+drawn at random when the model was made: without those tuples the model cannot be had, and no other tuples will do. Get
+them from whoever trained it (the embedding's `patch_indices` there) and give them as `--index-tuples FILE`: for each
+degree K an integer array `degree_K` of shape (num_poly_feats, K), steps of a patch counted from 0, in an .npz,
+.safetensors or .json file. A SOURCE may also hold them, as tensors `patch_indices.degree_K`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoConfig
 
+from ..conversion_command import Check, Conversion, new_parser, read_weights, relative_difference, run_command
+from ..conversion_mapping import Pair, check_expressible, join_all, load_joined, reshaped, split_all
 from .configuration_dystformer import DystformerConfig
 from .modeling_dystformer import DystformerForMaskedModeling, DystformerForPrediction
 
@@ -44,6 +52,9 @@ _REQUIRED_SETTINGS = {
     "unmasked_channel_indices": None,
 }
 _REFERENCE_EPSILON = 1e-5
+_TOLERANCE = 1e-5
+_OF_TRAINING = ("mask_ratio", "mask_shift_rate", "normalize_loss", "quantile_levels", "spread_factor")
+_INDICES = "patch_indices.degree_"
 
 # (reference, ours): prefixes and parts of keys, one to one, so that they serve both directions.
 _EMBEDDING_KEYS = {
@@ -94,15 +105,6 @@ def convert_config(config: dict[str, Any]) -> DystformerConfig:
     )
 
 
-def _renamed(key: str, model: Converted, *, to_reference: bool) -> str:
-    pairs = _EMBEDDING_KEYS[model.config.embedding] + _LAYER_KEYS
-    if isinstance(model, DystformerForMaskedModeling):
-        pairs += _MASKED_HEAD_KEYS
-    for theirs, ours in pairs:
-        key = key.replace(ours, theirs) if to_reference else key.replace(theirs, ours)
-    return key
-
-
 def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> Converted:
     """Return a dystformer with the reference's weights and exactly its outputs, in eval mode.
 
@@ -111,75 +113,159 @@ def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> 
     Args:
         state_dict: the reference's tensors under its own names, index tuples as `patch_indices.degree_K`.
         config: the reference's configuration.
-    Raises: ValueError naming the tensors that are missing or left over.
+    Raises: ValueError naming the tensors that are missing, left over or of a wrong shape.
     """
     mode = config.get("mode", "predict")
     if mode not in _MODELS:
         raise ValueError(f"a reference's mode must be one of {sorted(_MODELS)} to be converted, found {mode!r}.")
     model = _MODELS[mode](convert_config(config))
-    state = {_renamed(key, model, to_reference=False): value for key, value in state_dict.items()}
-    if "model.embedding.phases" in state:
-        state["model.embedding.phases"] = state["model.embedding.phases"].flatten()
-    expected = model.state_dict()
-    missing, surplus = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or surplus:
-        hint = (
-            " The index tuples of the dynamics embedding are not in published reference files: get them from "
-            "the process that trained the model and add them as patch_indices.degree_2 and patch_indices.degree_3."
-            if any("indices_degree" in key for key in missing)
-            else ""
-        )
+    pairs = pairs_of(model)
+    named = {name for pair in pairs for name in pair.theirs}
+    lacking = sorted(name for name in named - state_dict.keys() if name.startswith(_INDICES))
+    if lacking:
         raise ValueError(
-            "a reference state must hold the tensors of its configuration, found "
-            f"missing {missing[:4]} and left over {surplus[:4]}; check that weights and configuration belong "
-            f"together.{hint}"
+            f"a reference state must hold the index tuples of its polynomial features, found no {lacking}. The index "
+            "tuples of the dynamics embedding are not in published reference files: get them from the process that "
+            "trained the model and give them as --index-tuples FILE, or add them to the state under these names."
         )
-    model.load_state_dict(state)
-    return model.eval()
+    joined = join_all(pairs, state_dict, model, kind="a Panda")
+    for name, value in joined.items():
+        if "indices_degree" in name:
+            _check_indices(name, value, model.config.patch_length)
+    return load_joined(model, joined)
+
+
+def _check_indices(name: str, indices: Tensor, patch_length: int) -> None:
+    whole = not (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool)
+    if not whole or (indices.numel() and (indices.min() < 0 or indices.max() >= patch_length)):
+        found = f"{indices.min().item()} to {indices.max().item()}" if whole else str(indices.dtype)
+        raise ValueError(
+            f"index tuples must be whole numbers from 0 to {patch_length - 1}, steps of a patch, found {found} in "
+            f"{name}; check where they come from."
+        )
+
+
+def pairs_of(model: Converted) -> list[Pair]:
+    """Return what of the model is what of the reference, one to one."""
+    pairs = []
+    for ours, value in model.state_dict().items():
+        theirs = _renamed(ours, model)
+        if ours == "model.embedding.phases":
+            pairs.append(reshaped(ours, theirs, value.shape, (1, 1, 1, *value.shape)))
+        else:
+            pairs.append(Pair(ours, (theirs,)))
+    return pairs
+
+
+def reference_settings(model: Converted) -> dict[str, Any]:
+    """Return the model's configuration under the reference's names."""
+    config, modes = model.config, {model_class: mode for mode, model_class in _MODELS.items()}
+    return {name: getattr(config, name) for name in _SHARED_FIELDS} | {
+        **_REQUIRED_SETTINGS,
+        "mode": modes[type(model)],
+        "patch_stride": config.patch_length,
+        "use_dynamics_embedding": config.embedding == "dynamics",
+        "random_mask_ratio": config.mask_ratio,
+    }
 
 
 def to_reference(model: Converted) -> dict[str, Tensor]:
-    """Return the model's tensors under the reference's names and shapes: the inverse of the conversion."""
-    state = {_renamed(key, model, to_reference=True): value for key, value in model.state_dict().items()}
-    phases = "model.encoder.embedder.freq_biases"
-    if phases in state:
-        state[phases] = state[phases].reshape(1, 1, 1, -1)
-    return state
+    """Return the model's tensors under the reference's names and shapes: the inverse of the conversion.
+
+    Raises: ValueError naming settings of the model that the reference does not have.
+    """
+    check_expressible(model.config, convert_config(reference_settings(model)), of_training=_OF_TRAINING)
+    return split_all(pairs_of(model), model)
 
 
-def _find(folder: Path, names: tuple[str, ...]) -> Path:
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(f"{folder} must hold {' or '.join(names)}, found neither; check the path.")
+def read_index_tuples(file: Path) -> dict[str, Tensor]:
+    """Return index tuples under the reference's names from a file of arrays `degree_K`, as the module says.
+
+    Raises: ValueError on a file of another kind or with other names.
+    """
+    if file.suffix == ".npz":
+        with np.load(file, allow_pickle=False) as arrays:
+            found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    elif file.suffix == ".json":
+        found = {name: torch.tensor(rows) for name, rows in json.loads(file.read_text()).items()}
+    else:
+        found = read_weights(file)
+    tuples = {
+        _INDICES + name.removeprefix("patch_indices.").removeprefix("degree_"): each for name, each in found.items()
+    }
+    wrong = sorted(name for name in found if not name.removeprefix("patch_indices.").startswith("degree_"))
+    if wrong or not found:
+        raise ValueError(
+            f"a file of index tuples must hold arrays degree_2, degree_3, ... alone, found {wrong or 'none'} in "
+            f"{file.name}; rename them."
+        )
+    return tuples
 
 
-def _probe(model: Converted, values: Tensor) -> Tensor:
+def _renamed(key: str, model: Converted) -> str:
+    pairs = _EMBEDDING_KEYS[model.config.embedding] + _LAYER_KEYS
+    if isinstance(model, DystformerForMaskedModeling):
+        pairs += _MASKED_HEAD_KEYS
+    for theirs, ours in pairs:
+        key = key.replace(ours, theirs)
+    return key
+
+
+def _record(model: Converted, inputs: dict[str, Tensor], outputs: dict[str, Tensor], _: dict[str, Any]) -> list[Check]:
+    """Outputs in units of each window's scale, as offsets hide differences."""
+    with torch.no_grad():
+        if isinstance(model, DystformerForMaskedModeling):
+            output = model(inputs["past_values"], mask=outputs["mask"])
+            scaled = (output.prediction_outputs - output.loc) / output.scale
+            patches = scaled.transpose(1, 2).unflatten(2, (-1, model.config.patch_length))
+            found = {"completed patches": (patches, outputs["prediction_output"])}
+        else:
+            output = model(**inputs)
+            hidden = model.model(inputs["past_values"]).last_hidden_state
+            expected = (outputs["prediction_outputs"] - outputs["loc"]) / outputs["scale"]
+            found = {
+                "hidden states": (hidden, outputs["last_hidden_state"]),
+                "scaled forecasts": ((output.prediction_outputs - output.loc) / output.scale, expected),
+                "loc": (output.loc, outputs["loc"]),
+                "scale": (output.scale, outputs["scale"]),
+            }
+    found["loss"] = (output.loss.reshape(1), outputs["loss"])
+    return [relative_difference(f"recorded {name}", one, other, _TOLERANCE) for name, (one, other) in found.items()]
+
+
+def _probe(model: Converted) -> Tensor:
+    length, generator = model.config.context_length, torch.Generator().manual_seed(0)
+    values = torch.randn(2, length, 3, generator=generator).to(model.dtype)
     if isinstance(model, DystformerForPrediction):
         return model.forecast(values, prediction_length=2 * model.config.prediction_length + 1)
-    length = values.shape[1]
-    return model.complete(
-        values, (torch.arange(length) // model.config.patch_length % 2 == 1)[:, None].expand_as(values)
-    )
+    hidden = (torch.arange(length) // model.config.patch_length % 2 == 1)[:, None].expand_as(values)
+    return model.complete(values, hidden)
+
+
+def _load(folder: str) -> Converted:
+    heads = AutoConfig.from_pretrained(folder).architectures or []
+    masked = any(name == DystformerForMaskedModeling.__name__ for name in heads)
+    return (DystformerForMaskedModeling if masked else DystformerForPrediction).from_pretrained(folder)
+
+
+CONVERSION = Conversion(
+    convert=convert_reference,
+    to_reference=to_reference,
+    settings=reference_settings,
+    load=_load,
+    pairs=pairs_of,
+    probe=_probe,
+    record=_record,
+)
 
 
 def main() -> None:
-    """Convert the folder SOURCE into the folder TARGET and say what came out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="folder with the reference's configuration and weights")
-    parser.add_argument("target", type=Path, help="folder to write config.json and model.safetensors to")
-    arguments = parser.parse_args()
-    config = json.loads(_find(arguments.source, ("case.json", "config.json")).read_text())
-    state = load_file(_find(arguments.source, ("reference_state.safetensors", "model.safetensors")))
-    model = convert_reference(state, config)
-    model.save_pretrained(arguments.target)
-    reloaded = type(model).from_pretrained(arguments.target)
-    probe = torch.randn(2, model.config.context_length, 3, generator=torch.Generator().manual_seed(0))
-    same = torch.equal(_probe(model, probe), _probe(reloaded, probe))
-    print(f"{len(state)} tensors mapped, {model.num_parameters():,} parameters -> {arguments.target}")
-    print(f"{type(model).__name__}, reloaded and run on a probe: {'bit-equal' if same else 'DIFFERENT'}")
-    if not same:
-        raise SystemExit(1)
+    """Convert SOURCE into the folder TARGET and say what came out."""
+    parser = new_parser(__doc__)
+    parser.add_argument(
+        "--index-tuples", dest="extra", type=Path, metavar="FILE", help="arrays degree_2, degree_3, ... as said above"
+    )
+    run_command(CONVERSION, parser, read_extra=read_index_tuples)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import TransformersKwargs, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from ...checkpoint_safety import SafeLoadingMixin
 from ...distributions import build_distribution
 from ...forecasting import ForecastMixin, ForecastOutput
 from ...losses import LossTargets, loss_targets, mean_over, point_loss
@@ -138,7 +139,7 @@ class DystformerLayer(GradientCheckpointingLayer):
         return hidden_states + self.feed_forward(self.feed_forward_norm(hidden_states))
 
 
-class DystformerPreTrainedModel(EncoderMixin, PreTrainedModel):
+class DystformerPreTrainedModel(SafeLoadingMixin, EncoderMixin, PreTrainedModel):
     """What the backbone and its heads share: configuration, initialisation, abilities."""
 
     config: DystformerConfig

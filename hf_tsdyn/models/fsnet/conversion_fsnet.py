@@ -1,25 +1,24 @@
-"""Turn the weights of a reference FSNet into a model.
+"""Turn the weights of a reference FSNet into a model, and back.
 
-    python -m hf_tsdyn.models.fsnet.conversion_fsnet SOURCE TARGET
+    python -m hf_tsdyn.models.fsnet.conversion_fsnet SOURCE TARGET [--inverse]
 
-SOURCE is a folder with `case.json` and `reference_state.safetensors`; TARGET becomes a folder for `from_pretrained`.
-Where SOURCE also holds recorded inputs and outputs, the recorded online steps are repeated and held against them.
+SOURCE is a folder with `case.json` and `reference_state.safetensors`; TARGET becomes a folder for `from_pretrained`,
+with `conversion_report.json`. Where SOURCE also holds recorded inputs and outputs, the recorded online steps are
+repeated and held against them. With --inverse SOURCE is a model and TARGET the reference's two files.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from ..conversion_command import Check, Conversion, largest_difference, new_parser, run_command
+from ..conversion_mapping import Pair, check_expressible, join_all, load_joined, reshaped, scaling_settings, split_all
 from .configuration_fsnet import FSNetConfig
 from .modeling_fsnet import FSNetForPrediction
-from .network import Bank
 
 FIELDS = {
     "C": "num_channels",
@@ -35,72 +34,6 @@ FIELDS = {
     "f_gamma": "fast_decay",
 }
 """Names of the reference's settings and what they are called here."""
-_BLOCKS = "encoder.feature_extractor.net"
-_TOLERANCE = 1e-5
-
-
-def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> FSNetForPrediction:
-    """Return the published FSNet with the reference's weights and its outputs, in eval mode.
-
-    Its scaling of the series is the identity, as the reference's lies in its data. Averages of gradients and queries
-    begin anew: the reference keeps them beside its state.
-
-    Args:
-        state_dict: under the reference's names.
-        config: the keys of `FIELDS`, `input_dims` (channels and time features) and `tau` (less the threshold).
-    Raises: ValueError naming what is missing, left over or of a wrong shape.
-    """
-    missing = [name for name in (*FIELDS, "input_dims", "tau") if name not in config]
-    if missing:
-        raise ValueError(f"the configuration must have {sorted(FIELDS)}, found no {missing}; give them.")
-    fields = {ours: config[name] for name, ours in FIELDS.items()}
-    features = config["input_dims"] - config["C"]
-    model = FSNetForPrediction(FSNetConfig(**fields, num_time_features=features, trigger_threshold=-config["tau"]))
-    left = dict(state_dict)
-    with torch.no_grad():
-        renamed = _rename(left, model)
-    if left:
-        raise ValueError(
-            f"a reference state must be understood to the last tensor, found left over {sorted(left)[:5]}; check that "
-            "weights and configuration belong together."
-        )
-    wanted = model.state_dict()
-    wrong = {name: tuple(value.shape) for name, value in renamed.items() if value.shape != wanted[name].shape}
-    if wrong:
-        raise ValueError(
-            f"the reference's tensors must have the shapes of its configuration, found {wrong} in place of "
-            f"{ {name: tuple(wanted[name].shape) for name in wrong} }; check that they belong together."
-        )
-    model.load_state_dict(renamed, strict=False)
-    return model.eval()
-
-
-def _rename(left: dict[str, Tensor], model: FSNetForPrediction) -> dict[str, Tensor]:
-    """Take every tensor out of `left` and return it under the name it has here; layers of a bank are stacked."""
-
-    def take(name: str) -> Tensor:
-        if name not in left:
-            raise ValueError(f"a reference state must hold {name!r}, found none; check that the file is an FSNet's.")
-        return left.pop(name)
-
-    def pair(ours: str, name: str) -> dict[str, Tensor]:
-        return {f"{ours}.{kind}": take(f"{name}.{kind}").squeeze(-1) for kind in ("weight", "bias")}
-
-    depth = model.config.num_hidden_layers
-    found = pair("model.input_projection", "encoder.input_fc") | pair("head", "regressor")
-    found["model.input_projection.bias"] = found["model.input_projection.bias"].reshape(-1)
-    found |= pair("model.network.residual", f"{_BLOCKS}.{depth}.projector")
-    places = [[f"{block}.conv{number}" for block in range(depth) for number in (1, 2)]] if depth else []
-    places += [[f"{depth}.conv1"], [f"{depth}.conv2"]]
-    for index, (names, bank) in enumerate(zip(places, model.banks, strict=True)):
-        for ours, parts in LAYER.items():
-            stacked = [torch.cat([take(f"{_BLOCKS}.{name}.{part}") for part in parts]) for name in names]
-            found[f"model.network.banks.{index}.{ours}"] = torch.stack(stacked)
-        controller = f"model.network.banks.{index}.calibration.controller.weight"
-        found[controller] = _taps_before_inputs(found[controller], bank)
-    return found
-
-
 LAYER = {
     "weight": ("conv.weight",),
     "bias": ("bias",),
@@ -111,11 +44,98 @@ LAYER = {
     "calibration.memory.slots": ("W",),
 }
 """What a bank stacks, and what the reference calls it in each layer; several are put one below the other."""
+_BLOCKS = "encoder.feature_extractor.net"
+_TOLERANCE = 1e-5
+_OF_TRAINING = ("head_dropout", "controller_dropout", "memory_in_training", "memory_diversity", "identity_start")
 
 
-def _taps_before_inputs(weight: Tensor, bank: Bank) -> Tensor:
-    """(layers, size, rows x inputs x taps of a chunk) as (layers, size, rows, taps, inputs)."""
-    return weight.reshape(*weight.shape[:2], -1, *bank.weight.shape[2:]).mT
+def convert_config(config: dict[str, Any]) -> FSNetConfig:
+    """Return our configuration of a reference model.
+
+    Raises: ValueError naming settings that are missing.
+    """
+    missing = [name for name in (*FIELDS, "input_dims", "tau") if name not in config]
+    if missing:
+        raise ValueError(f"the configuration must have {sorted(FIELDS)}, found no {missing}; give them.")
+    fields = {ours: config[name] for name, ours in FIELDS.items()} | scaling_settings(config)
+    features = config["input_dims"] - config["C"]
+    return FSNetConfig(**fields, num_time_features=features, trigger_threshold=-config["tau"])
+
+
+def reference_settings(model: FSNetForPrediction) -> dict[str, Any]:
+    """Return the model's configuration under the reference's names, and its scaling under ours."""
+    config = model.config
+    settings = {name: getattr(config, ours) for name, ours in FIELDS.items()}
+    settings |= {"input_dims": config.num_channels + config.num_time_features, "tau": -config.trigger_threshold}
+    return settings | scaling_settings(vars(config))
+
+
+def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> FSNetForPrediction:
+    """Return the published FSNet with the reference's weights and its outputs, in eval mode.
+
+    Its scaling of the series is the identity, as the reference's lies in its data, unless `config` has `channel_loc`
+    and `channel_scale`: give it values scaled as in the reference's training, or call `set_scaler` with how they were
+    scaled. Averages of gradients and queries begin anew: the reference keeps them beside its state.
+
+    Args:
+        state_dict: under the reference's names.
+        config: the keys of `FIELDS`, `input_dims` (channels and time features) and `tau` (less the threshold).
+    Raises: ValueError naming what is missing, left over or of a wrong shape.
+    """
+    model = FSNetForPrediction(convert_config(config))
+    return load_joined(model, join_all(pairs_of(model), state_dict, model, kind="an FSNet"), strict=False)
+
+
+def to_reference(model: FSNetForPrediction) -> dict[str, Tensor]:
+    """Return the model's tensors under the reference's names; its online state and its scaling are not among them.
+
+    Raises: ValueError if the reference has no such network, as for every preset but the published one.
+    """
+    check_expressible(model.config, convert_config(reference_settings(model)), of_training=_OF_TRAINING)
+    return split_all(pairs_of(model), model)
+
+
+def pairs_of(model: FSNetForPrediction) -> list[Pair]:
+    """Return what of the model is made of what of the reference; layers of a bank are stacked."""
+    depth = model.config.num_hidden_layers
+    names = {"model.input_projection": "encoder.input_fc", "head": "regressor"}
+    pairs = [Pair(f"{ours}.{kind}", (f"{name}.{kind}",)) for ours, name in names.items() for kind in ("weight", "bias")]
+    residual, projector = model.model.network.residual.weight.shape, f"{_BLOCKS}.{depth}.projector"
+    pairs.append(reshaped("model.network.residual.weight", f"{projector}.weight", residual, (*residual, 1)))
+    pairs.append(Pair("model.network.residual.bias", (f"{projector}.bias",)))
+    places = [[f"{block}.conv{number}" for block in range(depth) for number in (1, 2)]] if depth else []
+    places += [[f"{depth}.conv1"], [f"{depth}.conv2"]]
+    for index, (layers, bank) in enumerate(zip(places, model.banks, strict=True)):
+        for ours, parts in LAYER.items():
+            theirs = tuple(f"{_BLOCKS}.{layer}.{part}" for layer in layers for part in parts)
+            split = partial(_unstack, num_parts=len(parts), taps=model.config.kernel_size)
+            join = partial(_stack, num_parts=len(parts))
+            if ours == "calibration.controller.weight":
+                join, split = partial(_stack_controllers, inputs=bank.weight.shape[2:]), _unstack_controllers
+            pairs.append(Pair(f"model.network.banks.{index}.{ours}", theirs, join, split))
+    return pairs
+
+
+def _stack(tensors: list[Tensor], *, num_parts: int) -> Tensor:
+    return torch.stack([torch.cat(tensors[first : first + num_parts]) for first in range(0, len(tensors), num_parts)])
+
+
+def _unstack(tensor: Tensor, *, num_parts: int, taps: int) -> list[Tensor]:
+    """The inverse of `_stack`; of several parts the first has a row a tap, and the others are alike."""
+    if num_parts == 1:
+        return list(tensor.unbind(0))
+    rest = (tensor.shape[1] - taps) // (num_parts - 1)
+    return [part for layer in tensor for part in layer.split([taps, *[rest] * (num_parts - 1)])]
+
+
+def _stack_controllers(tensors: list[Tensor], *, inputs: torch.Size) -> Tensor:
+    """Layers of (size, rows x inputs x taps of a chunk) as (layers, size, rows, taps, inputs)."""
+    weight = torch.stack(tensors)
+    return weight.reshape(*weight.shape[:2], -1, *inputs).mT
+
+
+def _unstack_controllers(tensor: Tensor) -> list[Tensor]:
+    return list(tensor.mT.flatten(2).unbind(0))
 
 
 def replay(model: FSNetForPrediction, inputs: dict[str, Tensor], *, learning_rate: float) -> tuple[Tensor, Tensor]:
@@ -144,29 +164,48 @@ def replay(model: FSNetForPrediction, inputs: dict[str, Tensor], *, learning_rat
     return torch.stack(forecasts), torch.stack(triggers)
 
 
+def _record(
+    model: FSNetForPrediction, inputs: dict[str, Tensor], outputs: dict[str, Tensor], config: dict[str, Any]
+) -> list[Check]:
+    forecasts, triggers = replay(model, inputs, learning_rate=config["lr"])
+    differing = (triggers != outputs["triggers_after_step"].bool()).sum().item()
+    return [
+        largest_difference(
+            f"forecasts of {len(forecasts)} online steps", forecasts, outputs["predictions"], _TOLERANCE
+        ),
+        Check("triggers of those steps that differ", differing, 0.0),
+    ]
+
+
+def _probe(model: FSNetForPrediction) -> Tensor:
+    config, generator = model.config, torch.Generator().manual_seed(0)
+    window = torch.randn(2, config.context_length, config.num_channels + config.num_time_features, generator=generator)
+    values, features = window.to(model.dtype).split([config.num_channels, config.num_time_features], dim=2)
+    with torch.no_grad():
+        return model(values, past_time_features=features if config.num_time_features else None).prediction_outputs
+
+
+def _online_state(model: FSNetForPrediction) -> dict[str, str]:
+    moved = any(bool(each.num_steps) for each in model.averages) or any(each.any() for each in model.moved_by_learning)
+    reason = "the reference keeps them beside its state; a network that is loaded there begins anew"
+    return {"averages of gradients, triggers and queries": reason} if moved else {}
+
+
+CONVERSION = Conversion(
+    convert=convert_reference,
+    to_reference=to_reference,
+    settings=reference_settings,
+    load=FSNetForPrediction.from_pretrained,
+    pairs=pairs_of,
+    probe=_probe,
+    record=_record,
+    kept_here=_online_state,
+)
+
+
 def main() -> None:
     """Convert SOURCE into the folder TARGET and say what came out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="folder with the reference's files")
-    parser.add_argument("target", type=Path, help="folder to write config.json and model.safetensors to")
-    arguments = parser.parse_args()
-    for name in ("case.json", "reference_state.safetensors"):
-        if not (arguments.source / name).is_file():
-            parser.error(f"SOURCE must hold {name}, found none in {str(arguments.source)!r}; check the path.")
-    config = json.loads((arguments.source / "case.json").read_text())
-    model = convert_reference(load_file(arguments.source / "reference_state.safetensors"), config)
-    model.save_pretrained(arguments.target)
-    print(f"{model.num_parameters():,} parameters -> {arguments.target}")
-    records = [arguments.source / f"{name}.safetensors" for name in ("inputs", "outputs")]
-    if all(file.is_file() for file in records):
-        inputs, outputs = map(load_file, records)
-        reloaded = FSNetForPrediction.from_pretrained(arguments.target)
-        forecasts, triggers = replay(reloaded, inputs, learning_rate=config["lr"])
-        difference = (forecasts - outputs["predictions"]).abs().max().item()
-        same = torch.equal(triggers, outputs["triggers_after_step"].bool())
-        print(f"reloaded, {len(forecasts)} online steps: largest difference {difference:.1e}, same triggers: {same}")
-        if difference > _TOLERANCE or not same:
-            raise SystemExit(1)
+    run_command(CONVERSION, new_parser(__doc__))
 
 
 if __name__ == "__main__":

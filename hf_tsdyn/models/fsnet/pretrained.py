@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ...channel_scaling import ChannelScalingMixin
+from ...checkpoint_safety import SafeLoadingMixin
 from .averages import GradientAverages
 from .configuration_fsnet import FSNetConfig
 from .initialization import init_part
@@ -16,7 +17,7 @@ from .memory import Memory
 from .network import Bank
 
 
-class FSNetPreTrainedModel(ChannelScalingMixin, PreTrainedModel):
+class FSNetPreTrainedModel(SafeLoadingMixin, ChannelScalingMixin, PreTrainedModel):
     """What the backbone and its head share: configuration, initialisation, online state."""
 
     config: FSNetConfig
@@ -34,7 +35,7 @@ class FSNetPreTrainedModel(ChannelScalingMixin, PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *arguments: Any, **options: Any) -> Any:
-        """Load as transformers does; a memory that was normalised in another way is brought to that of `config`."""
+        """Load as all models here do; a memory that was normalised in another way is brought to that of `config`."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *arguments, **options)
         model: Any = loaded[0] if isinstance(loaded, tuple) else loaded
         memories = [module for module in model.modules() if isinstance(module, Memory)]

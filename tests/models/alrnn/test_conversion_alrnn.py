@@ -1,14 +1,17 @@
 """Reference states become models with the reference's equations, and come back."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from hf_tsdyn import ALRNNForPrediction
-from hf_tsdyn.models.alrnn.conversion_alrnn import convert_reference, main, to_reference
+from hf_tsdyn.models.alrnn.conversion_alrnn import convert_reference, main, reference_settings, to_reference
 
+RECORDED = Path(__file__).resolve().parents[4] / "shared" / "parity" / "alrnn" / "lorenz63_m20_p2"
 UNITS, CHANNELS, RELU_UNITS = 7, 2, 3
 CONFIG = {"hidden_size": UNITS, "num_relu_units": RELU_UNITS, "num_channels": CHANNELS, "forcing_interval": 5}
 
@@ -54,11 +57,20 @@ def test_a_model_without_hidden_units_converts(state):
     assert to_reference(model)["B"].shape == (2, 2)
 
 
-def test_a_scaled_model_has_no_reference_state(state):
+def test_a_double_precision_state_stays_one(state):
+    state = {name: value.double() / 3 for name, value in state.items()}
     model = convert_reference(state, CONFIG)
-    model.set_scaler([0.0, 0.0], [1.0, 2.0])
-    with pytest.raises(ValueError, match=r"loc 0 and scale 1 .* found loc=\[0.0, 0.0\] and scale=\[1.0, 2.0\]"):
-        to_reference(model)
+    assert model.dtype == torch.float64
+    assert torch.equal(to_reference(model)["W"], state["W"])
+
+
+def test_the_scaling_of_a_model_goes_into_the_settings_and_comes_back(state):
+    model = convert_reference(state, CONFIG)
+    assert reference_settings(model) == CONFIG
+    model.set_scaler([1.0, 0.0], [1.0, 2.0])
+    settings = reference_settings(model)
+    assert settings == CONFIG | {"channel_loc": [1.0, 0.0], "channel_scale": [1.0, 2.0]}
+    assert convert_reference(to_reference(model), settings).config.channel_scale == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -96,16 +108,22 @@ def command(monkeypatch, *arguments):
     main()
 
 
-def test_command_converts_a_folder_and_the_result_loads(state, tmp_path, monkeypatch, capsys):
-    (tmp_path / "case.json").write_text(json.dumps(CONFIG))
+def test_command_converts_a_folder_there_and_back(state, tmp_path, monkeypatch, capsys):
+    (tmp_path / "case.json").write_text(json.dumps(CONFIG | {"channel_loc": [3.0, 4.0], "channel_scale": [0.5, 2.0]}))
     save_file(state, tmp_path / "reference_state.safetensors")
     command(monkeypatch, tmp_path, tmp_path / "model")
     said = capsys.readouterr().out
-    assert "73 parameters, 7 units, 3 of them rectified, 2 channels" in said
-    assert "relative difference" in said
+    assert "4 tensors mapped (float32 there, float32 here), ALRNNForPrediction of 73 parameters" in said
+    assert "passed: 20 steps of the equations, relative: largest difference" in said
+    assert "left out: B, its first 2 columns" in said
     model = ALRNNForPrediction.from_pretrained(tmp_path / "model")
     assert torch.equal(model.model.W, state["W"])
     assert torch.equal(model.model.L, state["B"][:, CHANNELS:].T)
+    command(monkeypatch, tmp_path / "model", tmp_path / "reference", "--inverse")
+    assert "passed: 20 steps of the equations" in capsys.readouterr().out
+    back = load_file(tmp_path / "reference" / "reference_state.safetensors")
+    assert torch.equal(back["W"], state["W"])
+    assert json.loads((tmp_path / "reference" / "case.json").read_text())["channel_loc"] == [3.0, 4.0]
 
 
 def test_command_converts_a_file_with_what_it_does_not_tell(state, tmp_path, monkeypatch):
@@ -114,10 +132,20 @@ def test_command_converts_a_file_with_what_it_does_not_tell(state, tmp_path, mon
     command(monkeypatch, tmp_path / "weights.safetensors", tmp_path / "model", *options)
     config = ALRNNForPrediction.from_pretrained(tmp_path / "model").config
     assert (config.num_relu_units, config.forcing_interval) == (4, 9)
-    with pytest.raises(ValueError, match="must have num_relu_units"):
-        command(monkeypatch, tmp_path / "weights.safetensors", tmp_path / "model")
+    with pytest.raises(SystemExit, match="must have num_relu_units"):
+        command(monkeypatch, tmp_path / "weights.safetensors", tmp_path / "other")
+    with pytest.raises(SystemExit):
+        command(monkeypatch, tmp_path / "model", tmp_path / "other", "--inverse", *options)
 
 
-def test_command_names_what_a_source_lacks(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=r"must be a weights file or hold case\.json"):
-        command(monkeypatch, tmp_path, tmp_path / "model")
+@pytest.mark.skipif(not RECORDED.is_dir(), reason="the reference's recorded weights are not part of this project")
+def test_command_holds_a_recorded_model_against_its_record(tmp_path, monkeypatch, capsys):
+    command(monkeypatch, RECORDED, tmp_path / "model")
+    said = capsys.readouterr().out
+    for name in ("recorded runs of 50 steps", "recorded loss", "one step from each recorded state"):
+        assert f"passed: {name}, relative: largest difference" in said
+    wrong = shutil.copytree(RECORDED, tmp_path / "wrong")
+    outputs = load_file(wrong / "outputs.safetensors")
+    save_file(outputs | {"forced_loss": outputs["forced_loss"] + 0.01}, wrong / "outputs.safetensors")
+    with pytest.raises(SystemExit, match=r"checks that failed: \['recorded loss, relative'\]"):
+        command(monkeypatch, wrong, tmp_path / "other")

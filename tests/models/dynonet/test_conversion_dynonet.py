@@ -1,13 +1,20 @@
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from hf_tsdyn.models.dynonet import DynoNetForPrediction
-from hf_tsdyn.models.dynonet.conversion_dynonet import convert_reference, largest_differences, main
+from hf_tsdyn.models.dynonet import DynoNetConfig, DynoNetForPrediction
+from hf_tsdyn.models.dynonet.conversion_dynonet import (
+    convert_reference,
+    largest_differences,
+    main,
+    reference_settings,
+    to_reference,
+)
 
 SHARED = Path(__file__).resolve().parents[3] / ".." / "shared" / "parity" / "dynonet"
 CASES = ("short_worker_context", "three_channels_two_layers", "etth1_h96")
@@ -68,11 +75,49 @@ def test_what_does_not_fit_is_named(small, change, message):
         convert_reference(state, config)
 
 
-def test_the_command_writes_a_checkpoint_and_checks_it(small, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["conversion", str(small), str(tmp_path / "model")])
+def test_conversion_has_an_inverse_but_for_the_positions_that_are_never_read(case):
+    state, config = read(case)
+    model = convert_reference(state, config)
+    back = to_reference(model)
+    assert back.keys() == state.keys()
+    length = config["worker_context_length"]
+    for name, value in back.items():
+        if name.endswith("pos_embedding"):
+            assert value.shape == state[name].shape
+            assert torch.equal(value[:, :length], state[name][:, :length])
+            assert not value[:, length:].any()
+        else:
+            assert torch.equal(value, state[name])
+    again = convert_reference(back, reference_settings(model)).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_network_that_the_reference_does_not_have_has_no_way_back():
+    model = DynoNetForPrediction(DynoNetConfig(gating="time_varying", trend_window=5))
+    with pytest.raises(ValueError, match="'gating': 'time_varying', 'trend_window': 5"):
+        to_reference(model)
+
+
+def run_command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["conversion", *map(str, arguments)])
     main()
-    assert "prediction_outputs: relative difference" in capsys.readouterr().out
+
+
+def test_the_command_writes_a_checkpoint_and_checks_it(small, tmp_path, monkeypatch, capsys):
+    run_command(monkeypatch, small, tmp_path / "model")
+    assert "passed: recorded prediction_outputs, relative: largest difference" in capsys.readouterr().out
     past_values = load_file(small / "inputs.safetensors")["past_values"]
     forecast = DynoNetForPrediction.from_pretrained(tmp_path / "model").forecast(past_values, prediction_length=24)
     expected = load_file(small / "outputs.safetensors")["prediction_outputs"]
     assert (forecast - expected).abs().max() <= 1e-5 * expected.abs().max()
+    run_command(monkeypatch, tmp_path / "model", tmp_path / "reference", "--inverse")
+    assert "passed: converted back, run on a probe: bit-equal" in capsys.readouterr().out
+
+
+def test_the_command_leaves_nothing_behind_where_the_record_is_another(small, tmp_path, monkeypatch):
+    source = shutil.copytree(small, tmp_path / "source")
+    outputs = load_file(source / "outputs.safetensors")
+    save_file(outputs | {"lr_scale": outputs["lr_scale"] + 1e-3}, source / "outputs.safetensors")
+    with pytest.raises(SystemExit, match=r"checks that failed: \['recorded lr_scale, relative'\]"):
+        run_command(monkeypatch, source, tmp_path / "model")
+    assert [file.name for file in tmp_path.iterdir()] == ["source"]

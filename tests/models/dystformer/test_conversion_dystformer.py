@@ -1,13 +1,13 @@
 import json
-import subprocess
-import sys
+import shutil
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from hf_tsdyn import DystformerForMaskedModeling, DystformerForPrediction
-from hf_tsdyn.models.dystformer.conversion_dystformer import convert_reference, to_reference
+from hf_tsdyn import DystformerConfig, DystformerForMaskedModeling, DystformerForPrediction
+from hf_tsdyn.models.dystformer.conversion_dystformer import convert_reference, main, to_reference
 
 CASES = ("dynamics_embedding", "linear_embedding_max_pool", "no_channel_attention")
 
@@ -89,19 +89,117 @@ def test_settings_without_counterpart_are_refused(fixtures, setting):
         convert_reference(load_file(folder / "reference_state.safetensors"), config)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.update(extra=torch.zeros(1)), r"left over \['extra'\]"),
+        (lambda state: state.pop("head.projection.weight"), r"must hold 'head\.projection\.weight'"),
+        (lambda state: state.update({"head.projection.weight": torch.zeros(2, 2)}), "shapes of its configuration"),
+        (lambda state: state["patch_indices.degree_2"].fill_(16), r"from 0 to 15, steps of a patch, found 16 to 16"),
+        (lambda state: state["patch_indices.degree_3"].fill_(-1), r"found -1 to -1"),
+    ],
+)
+def test_states_that_do_not_fit_are_named(fixtures, change, message):
+    folder = fixtures / "dystformer" / "dynamics_embedding"
+    config, state = json.loads((folder / "case.json").read_text()), load_file(folder / "reference_state.safetensors")
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        convert_reference(state, config)
+
+
+def test_a_model_that_the_reference_cannot_build_has_no_way_back(fixtures):
+    config = DystformerConfig(
+        d_model=32, num_attention_heads=2, num_hidden_layers=1, embedding="linear", forecast_origin="last"
+    )
+    with pytest.raises(ValueError, match=r"'forecast_origin': 'last'.*'forecast_origin': 'mean'.* no way back"):
+        to_reference(DystformerForPrediction(config))
+
+
+def run_command(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["conversion", *map(str, arguments)])
+    main()
+
+
+@pytest.fixture
+def stripped(fixtures, tmp_path):
+    """A published checkpoint: the reference's usual file names, no index tuples; and those by degree."""
+    source, folder = fixtures / "dystformer" / "dynamics_embedding", tmp_path / "published"
+    folder.mkdir()
+    state = load_file(source / "reference_state.safetensors")
+    tuples = {name.split(".")[1]: state.pop(name) for name in list(state) if name.startswith("patch_indices.")}
+    (folder / "config.json").write_text((source / "case.json").read_text())
+    save_file(state, folder / "model.safetensors")
+    for name in ("inputs", "outputs"):
+        shutil.copy(source / f"{name}.safetensors", folder)
+    return folder, tuples
+
+
+def write_tuples(tuples, file):
+    if file.suffix == ".npz":
+        np.savez(file, **{name: value.numpy() for name, value in tuples.items()})
+    elif file.suffix == ".json":
+        file.write_text(json.dumps({name: value.tolist() for name, value in tuples.items()}))
+    else:
+        save_file({f"patch_indices.{name}": value for name, value in tuples.items()}, file)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json", ".safetensors"])
+def test_a_published_checkpoint_converts_with_its_index_tuples(stripped, tmp_path, monkeypatch, capsys, suffix):
+    folder, tuples = stripped
+    write_tuples(tuples, tmp_path / f"tuples{suffix}")
+    run_command(monkeypatch, folder, tmp_path / "model", "--index-tuples", tmp_path / f"tuples{suffix}")
+    assert "passed: recorded scaled forecasts" in capsys.readouterr().out
+    embedding = DystformerForPrediction.from_pretrained(tmp_path / "model").model.embedding
+    assert torch.equal(embedding.indices_degree_3, tuples["degree_3"])
+
+
+def test_a_published_checkpoint_without_its_index_tuples_is_refused(stripped, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=r"not in published reference files.*--index-tuples FILE"):
+        run_command(monkeypatch, stripped[0], tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_other_index_tuples_are_not_the_references(stripped, tmp_path, monkeypatch):
+    folder, tuples = stripped
+    write_tuples(tuples | {"degree_2": tuples["degree_2"].flip(0)}, tmp_path / "tuples.json")
+    with pytest.raises(SystemExit, match=r"checks that failed: .*'recorded scaled forecasts, relative'"):
+        run_command(monkeypatch, folder, tmp_path / "model", "--index-tuples", tmp_path / "tuples.json")
+    assert not (tmp_path / "model").exists()
+
+
+def test_index_tuples_that_a_source_holds_are_not_given_twice(stripped, fixtures, tmp_path, monkeypatch):
+    write_tuples(stripped[1], tmp_path / "tuples.json")
+    source = fixtures / "dystformer" / "dynamics_embedding"
+    with pytest.raises(SystemExit, match=r"found patch_indices\.degree_2 in both"):
+        run_command(monkeypatch, source, tmp_path / "model", "--index-tuples", tmp_path / "tuples.json")
+
+
+@pytest.mark.parametrize(
+    ("tuples", "message"),
+    [
+        ({}, "found none"),
+        ({"second": [[0, 1]]}, r"found \['second'\]"),
+        ({"degree_2": [[0.5, 1.0]] * 8, "degree_3": [[0, 0, 0]] * 8}, "found torch.float32"),
+        ({"degree_2": [[0, 1]]}, r"found no \['patch_indices.degree_3'\]"),
+        ({"degree_2": [[0, 1]], "degree_3": [[0, 0, 0]] * 8}, "shapes of its configuration"),
+    ],
+)
+def test_files_that_hold_no_index_tuples_are_refused(stripped, tmp_path, monkeypatch, tuples, message):
+    (tmp_path / "tuples.json").write_text(json.dumps(tuples))
+    with pytest.raises(SystemExit, match=message):
+        run_command(monkeypatch, stripped[0], tmp_path / "model", "--index-tuples", tmp_path / "tuples.json")
+
+
 @pytest.mark.parametrize("case", ["no_channel_attention", "masked_completion"])
-def test_command_converts_and_the_result_loads(fixtures, tmp_path, case):
+def test_command_converts_there_and_back(fixtures, tmp_path, monkeypatch, capsys, case):
     source = fixtures / "dystformer" / case
-    command = [sys.executable, "-m", "hf_tsdyn.models.dystformer.conversion_dystformer", str(source), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "bit-equal" in done.stdout
+    run_command(monkeypatch, source, tmp_path / "model")
     model_class = DystformerForMaskedModeling if case == "masked_completion" else DystformerForPrediction
-    assert model_class.__name__ in done.stdout
-    assert model_class.from_pretrained(tmp_path).config.channel_attention is (case == "masked_completion")
-
-
-def test_command_names_what_a_source_lacks(tmp_path):
-    command = [sys.executable, "-m", "hf_tsdyn.models.dystformer.conversion_dystformer", str(tmp_path), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "must hold case.json or config.json" in done.stderr
+    assert f"{model_class.__name__} of " in capsys.readouterr().out
+    assert model_class.from_pretrained(tmp_path / "model").config.channel_attention is (case == "masked_completion")
+    run_command(monkeypatch, tmp_path / "model", tmp_path / "reference", "--inverse")
+    found, expected = (load_file(each / "reference_state.safetensors") for each in (tmp_path / "reference", source))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    settings, original = (json.loads((each / "case.json").read_text()) for each in (tmp_path / "reference", source))
+    assert settings == {name: original[name] for name in settings}

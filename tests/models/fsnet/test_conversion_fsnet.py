@@ -6,8 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hf_tsdyn.models.fsnet import FSNetForPrediction
-from hf_tsdyn.models.fsnet.conversion_fsnet import convert_reference, main, replay
+from hf_tsdyn.models.fsnet import FSNetConfig, FSNetForPrediction
+from hf_tsdyn.models.fsnet.conversion_fsnet import (
+    convert_reference,
+    main,
+    reference_settings,
+    replay,
+    to_reference,
+)
 
 LAYER = "encoder.feature_extractor.net.0.conv1"
 
@@ -82,16 +88,42 @@ def test_the_state_that_is_given_stays_as_it_was(folder):
     assert all(torch.equal(value, before[name]) for name, value in state.items())
 
 
-def run_command(monkeypatch, source, target):
-    monkeypatch.setattr(sys, "argv", ["conversion", str(source), str(target)])
+def test_conversion_has_an_inverse(folder):
+    state, config = read(folder)
+    model = convert_reference(state, config)
+    back = to_reference(model)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], value) for name, value in state.items())
+    settings = reference_settings(model)
+    assert settings == {name: config[name] for name in settings}
+
+
+def test_one_value_a_step_and_one_channel_convert():
+    config = FSNetConfig(
+        num_channels=1, prediction_length=1, context_length=8, hidden_size=2, num_hidden_layers=0, representation_size=4
+    )
+    model = FSNetForPrediction(config)
+    again = convert_reference(to_reference(model), reference_settings(model))
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_network_that_the_reference_does_not_have_has_no_way_back():
+    with pytest.raises(
+        ValueError, match=r"found {'memory': 'fixed'}, of which the reference has {'memory': 'published'}"
+    ):
+        to_reference(FSNetForPrediction(FSNetConfig.from_preset("fixed", num_hidden_layers=1)))
+
+
+def run_command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["conversion", *map(str, arguments)])
     main()
 
 
 def test_the_command_writes_a_checkpoint_and_repeats_the_record(folder, tmp_path, monkeypatch, capsys):
     run_command(monkeypatch, folder, tmp_path)
     said = capsys.readouterr().out
-    assert "reloaded, 60 online steps: largest difference" in said
-    assert "same triggers: True" in said
+    assert "passed: forecasts of 60 online steps: largest difference" in said
+    assert "passed: triggers of those steps that differ: bit-equal" in said
     found = FSNetForPrediction.from_pretrained(tmp_path).state_dict()
     expected = convert_reference(*read(folder)).state_dict()
     assert found.keys() == expected.keys()
@@ -110,26 +142,29 @@ def copied(folder, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", ["predictions", "triggers_after_step"])
-def test_the_command_fails_where_the_record_is_another(copied, tmp_path, monkeypatch, capsys, wrong):
+def test_the_command_fails_where_the_record_is_another(copied, tmp_path, monkeypatch, wrong):
     outputs = load_file(copied / "outputs.safetensors")
     outputs[wrong][5] = outputs[wrong][5] + 1
     save_file(outputs, copied / "outputs.safetensors")
-    with pytest.raises(SystemExit) as stopped:
+    failed = {"predictions": "forecasts of 12 online", "triggers_after_step": "triggers of those"}[wrong]
+    with pytest.raises(SystemExit, match=rf"checks that failed: \['{failed}[^']*'\]"):
         run_command(monkeypatch, copied, tmp_path / "model")
-    assert stopped.value.code == 1
-    assert f"same triggers: {wrong == 'predictions'}" in capsys.readouterr().out
+    assert not (tmp_path / "model").exists()
 
 
 def test_without_a_record_the_command_converts_alone(copied, tmp_path, monkeypatch, capsys):
     (copied / "outputs.safetensors").unlink()
     run_command(monkeypatch, copied, tmp_path / "model")
-    assert "reloaded" not in capsys.readouterr().out
+    assert "no inputs.safetensors and outputs.safetensors in SOURCE: not compared" in capsys.readouterr().out
     assert FSNetForPrediction.from_pretrained(tmp_path / "model").config.hidden_size == 8
 
 
-@pytest.mark.parametrize("missing", ["case.json", "reference_state.safetensors"])
-def test_the_command_names_a_missing_file(copied, tmp_path, monkeypatch, capsys, missing):
-    (copied / missing).unlink()
-    with pytest.raises(SystemExit):
-        run_command(monkeypatch, copied, tmp_path / "model")
-    assert f"SOURCE must hold {missing}, found none" in capsys.readouterr().err
+def test_a_network_that_has_learned_goes_back_without_its_online_state(copied, tmp_path, monkeypatch, capsys):
+    model = convert_reference(*read(copied))
+    replay(model, load_file(copied / "inputs.safetensors"), learning_rate=1e-3)
+    model.save_pretrained(tmp_path / "learned")
+    run_command(monkeypatch, tmp_path / "learned", tmp_path / "reference", "--inverse")
+    said = capsys.readouterr().out
+    assert "left out: averages of gradients, triggers and queries: the reference keeps them beside its state" in said
+    back = load_file(tmp_path / "reference" / "reference_state.safetensors")
+    assert torch.equal(back["regressor.weight"], model.head.weight)

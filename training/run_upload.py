@@ -1,0 +1,128 @@
+"""Upload of a run by the command that trained it: when it has ended, in one commit, without a pickle."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
+from transformers.utils import CONFIG_NAME
+
+from hf_tsdyn.hub_upload import Upload, check_account, upload_files
+from hf_tsdyn.models import MASKED_MODELING
+from training.publish_checks import check_checkpoint, check_files, import_name, model_class
+from training.publish_files import CARD_FILE, gather
+from training.run_summary import SUMMARY_FILE
+
+CARD = """---
+{front_matter}
+---
+
+# {name}
+
+`{architecture}` ({num_parameters:,} parameters), trained with `hf_tsdyn` and not evaluated yet: this card was written
+when the training ended, and holds no result but the loss that chose the checkpoint. `python -m training.publish` puts a
+card with results in its place, once the run is evaluated.
+
+```python
+import {module}
+
+model = {module}.{architecture}.from_pretrained("{repo}")
+```
+
+| | |
+|---|---|
+| context, prediction | {context_length} steps, {prediction_length} steps |
+| training | {steps:,} steps, {windows_seen:,} windows |
+| validation loss | {loss} |
+| data | fingerprint `{dataset_fingerprint}` |
+
+`run_config.yaml` holds the settings of the run, `training_summary.json` the rest of what it reached. No licence was
+chosen: until its owner names one in the lines above, all rights are reserved.
+"""
+
+
+@dataclass(frozen=True)
+class PushRequest:
+    """Where a run goes when it has ended: a repository, made private if it does not exist yet, and a branch of it."""
+
+    repo: str
+    private: bool | None
+    branch: str | None
+
+
+def take_push(arguments: TrainingArguments, settings: dict[str, Any]) -> PushRequest | None:
+    """Return what the training arguments ask to be pushed, None if nothing, and take it out of them and the record.
+
+    The Trainer then sends nothing by itself: it would send pickles, and every checkpoint's. What is pushed decides no
+    weight, so that a run is the same with and without.
+    Raises: ValueError on a token, which the record would keep, or a wish for checkpoints, or a name that is none;
+        PushError if nobody is logged in, before hours of training.
+    """
+    if arguments.hub_token is not None:
+        raise ValueError(
+            "training.hub_token must not be given, as records of the run would hold it, found one; set HF_TOKEN, or "
+            "log in with `hf auth login`."
+        )
+    if not arguments.push_to_hub:
+        return None
+    if arguments.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+        raise ValueError(
+            "training.hub_strategy must be end: checkpoints to resume from hold pickles, which are not pushed, found "
+            f"{arguments.hub_strategy.value}; leave it out."
+        )
+    repo = arguments.hub_model_id or Path(str(arguments.output_dir)).resolve().name
+    push = PushRequest(repo, arguments.hub_private_repo, arguments.hub_revision)
+    check_account(repo, option="training.hub_model_id")
+    arguments.push_to_hub = settings["push_to_hub"] = False
+    for name in ("hub_model_id", "hub_private_repo", "hub_revision"):
+        settings.pop(name, None)
+    return push
+
+
+def push_run(output: Path, push: PushRequest) -> Upload:
+    """Upload a finished run, with the card of its evaluation or, without one, a card that says that there was none.
+
+    Raises: ValueError naming all that keeps it from being pushed; PushError.
+    """
+    bundle = gather(output, repo=push.repo)
+    if CARD_FILE not in bundle.files:
+        bundle.files[CARD_FILE] = run_card(output, push.repo).encode()
+    findings = [*check_files(bundle, max_bytes=5_000_000_000), *check_checkpoint(bundle)]
+    if findings:
+        listed = "\n".join(f"- {finding}" for finding in findings)
+        raise ValueError(f"{output} is trained, and not fit to be pushed:\n{listed}")
+    return upload_files(
+        bundle.files,
+        push.repo,
+        what=f"the run {str(output)!r}",
+        message="End of training",
+        private=push.private,
+        branch=push.branch,
+        option="training.hub_model_id",
+    )
+
+
+def run_card(output: Path, repo: str) -> str:
+    """Return the card of a run that was not evaluated, from its configuration and its summary."""
+    config = json.loads((output / CONFIG_NAME).read_text())
+    summary = json.loads((output / SUMMARY_FILE).read_text())
+    module, _, architecture = import_name(config).rpartition(".")
+    forecasts, loss = model_class(config) not in MASKED_MODELING.values(), summary["best_validation_loss"]
+    data = ModelCardData(
+        library_name="hf_tsdyn",
+        pipeline_tag="time-series-forecasting" if forecasts else None,
+        tags=["hf_tsdyn", config["model_type"], "time-series" if forecasts else "imputation"],
+    )
+    return CARD.format(
+        front_matter=data.to_yaml(line_break="\n"),
+        name=repo.split("/")[-1],
+        repo=repo,
+        module=module,
+        architecture=architecture,
+        loss="none that chose it" if loss is None else f"{loss:.4g}",
+        **{name: summary[name] for name in ("num_parameters", "context_length", "prediction_length", "steps")},
+        **{name: summary[name] for name in ("windows_seen", "dataset_fingerprint")},
+    )

@@ -28,7 +28,7 @@ env: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint .ci/constraints.txt torch
-	$(RUN) -m pip install --quiet --constraint .ci/constraints.txt --editable '.[data,plot,chronos,eval,fracast,dev]'
+	$(RUN) -m pip install --quiet --constraint .ci/constraints.txt --editable '.[data,plot,chronos,eval,fracast,demo,dev]'
 	touch $@
 
 quickstart: env

@@ -1,0 +1,1 @@
+"""A page to try the models on: `python -m hf_tsdyn.demo`, with the extra `demo`."""

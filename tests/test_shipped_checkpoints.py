@@ -64,6 +64,11 @@ def true_series(request, results):
     return load_series(dataclasses.replace(request.data, **found)).test
 
 
+def test_every_card_is_in_the_collection():
+    linked = set(re.findall(r"\]\(([\w-]+)/README\.md\)", (CARDS / "README.md").read_text()))
+    assert linked == {file.parent.name for file in CARDS.glob("*/README.md")}
+
+
 def test_all_kinds_are_shipped():
     assert FORECASTERS
     assert COMPLETERS

@@ -174,7 +174,8 @@ def test_autocast_trains(model, windows, dtype, attention):
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own, and the next where it compiles
+@pytest.mark.filterwarnings("ignore:`torch._prims_common.check`:FutureWarning")
 def test_one_compiled_graph_trains_as_the_model_does(model, windows, backend):
     torch._dynamo.reset()
     compiled = copy.deepcopy(model.train())

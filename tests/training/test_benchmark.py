@@ -14,7 +14,7 @@ from hf_tsdyn.baselines import BASELINES, ContextParroting, Persistence
 from hf_tsdyn.data import TrajectoryDataset
 from hf_tsdyn.evaluation import EvaluationProtocol, draw_windows, evaluate
 from hf_tsdyn.leaderboard_attractors import read_attractors
-from hf_tsdyn.results import EvaluationResults, rows_of
+from hf_tsdyn.results import EvaluationResults, results_bytes, rows_of
 from hf_tsdyn.scoring import TRUTH
 from training import benchmark, benchmark_memory
 from training.benchmark_config import load_benchmark_config
@@ -165,7 +165,7 @@ def test_workers_change_no_number(write_benchmark, tmp_path):
     assert arrays(tmp_path / "out") == arrays(tmp_path / "parallel")
     for file in (tmp_path / "out" / "results").iterdir():
         again = tmp_path / "parallel" / "results" / file.name
-        assert without_times(file.read_text()) == without_times(again.read_text())
+        assert without_times(results_bytes(file).decode()) == without_times(results_bytes(again).decode())
 
 
 def test_draws_from_torchs_own_generator_repeat_and_leave_it_alone(write_benchmark, tmp_path, monkeypatch):

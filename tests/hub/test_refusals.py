@@ -116,7 +116,7 @@ from transformers import AutoModelForTimeSeriesPrediction
 def words(load, *names, **options):
     try:
         load(*names, **options)
-    except Exception as error:
+    except Exception as error:  # whatever it is, its words are what is tested
         return f"{type(error).__name__}: {error}"
 
 model = AutoModelForTimeSeriesPrediction.from_pretrained

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,22 @@ from hf_tsdyn.models.dynonet import DynoNetConfig, DynoNetForPrediction
 from training.bilevel_options import BilevelOptions, carve_meta_split, meta_draws
 from training.bilevel_trainer import BilevelTrainer
 from training.train import freeze
+
+CARDS = Path(__file__).parents[2] / "model_cards"
+SHIPPED_RUN = "alrnn-rossler"
+DATASET_CARD = """---
+license: apache-2.0
+task_categories:
+- time-series-forecasting
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train-*.arrow
+---
+
+# Trajectories
+"""
 
 MODEL = {
     "model_type": "dystformer",
@@ -251,3 +268,18 @@ def online_study(day_file, network_file, tmp_path):
         return ["--config", str(tmp_path / "study.yaml"), *more]
 
     return options
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A copy of a shipped checkpoint with its results, as the folder of a finished run has them."""
+    folder = shutil.copytree(CARDS / SHIPPED_RUN, tmp_path / SHIPPED_RUN)
+    shutil.copyfile(CARDS / "results" / f"{SHIPPED_RUN}.json", folder / "results.json")
+    return folder
+
+
+@pytest.fixture
+def dataset(tmp_path, write_dataset):
+    folder = write_dataset(tmp_path / "chaos", [{"target": np.zeros((2, 5), np.float32), "split": "train"}])
+    (folder / "README.md").write_text(DATASET_CARD)
+    return folder

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,35 +15,6 @@ from training.publish import main, prepare
 
 CARDS = Path(__file__).parents[2] / "model_cards"
 SHIPPED = sorted(file.parent for file in CARDS.glob("*/config.json"))
-NAME = "alrnn-rossler"
-DATASET_CARD = """---
-license: apache-2.0
-task_categories:
-- time-series-forecasting
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/train-*.arrow
----
-
-# Trajectories
-"""
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    """A copy of a shipped checkpoint with its results, as the folder of a finished run has them."""
-    folder = shutil.copytree(CARDS / NAME, tmp_path / NAME)
-    shutil.copyfile(CARDS / "results" / f"{NAME}.json", folder / "results.json")
-    return folder
-
-
-@pytest.fixture
-def dataset(tmp_path, write_dataset):
-    folder = write_dataset(tmp_path / "chaos", [{"target": np.zeros((2, 5), np.float32), "split": "train"}])
-    (folder / "README.md").write_text(DATASET_CARD)
-    return folder
 
 
 @pytest.fixture

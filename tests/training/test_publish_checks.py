@@ -3,45 +3,14 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from training.publish import prepare
 
-CARDS = Path(__file__).parents[2] / "model_cards"
 NAME = "alrnn-rossler"
-DATASET_CARD = """---
-license: apache-2.0
-task_categories:
-- time-series-forecasting
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/train-*.arrow
----
-
-# Trajectories
-"""
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    """A copy of a shipped checkpoint with its results, as the folder of a finished run has them."""
-    folder = shutil.copytree(CARDS / NAME, tmp_path / NAME)
-    shutil.copyfile(CARDS / "results" / f"{NAME}.json", folder / "results.json")
-    return folder
-
-
-@pytest.fixture
-def dataset(tmp_path, write_dataset):
-    folder = write_dataset(tmp_path / "chaos", [{"target": np.zeros((2, 5), np.float32), "split": "train"}])
-    (folder / "README.md").write_text(DATASET_CARD)
-    return folder
 
 
 def findings(folder, **options):
@@ -198,8 +167,8 @@ FOLDER_MUTANTS = {
     "linked folder": (linked_figures, "figures/history.png must be a file of the folder itself, found a link"),
     "no text": (lambda folder: (folder / "training_summary.json").write_bytes(b"\x80\x04"), "must be UTF-8 text"),
     "path in a record": (
-        lambda folder: change_json(folder / "training_summary.json", lambda each: each.update(at="/root/runs/x")),
-        r"training_summary.json must name no path of this machine, found '/root/runs/x'",
+        lambda folder: change_json(folder / "training_summary.json", lambda each: each.update(at="/home/ann/runs/x")),
+        r"training_summary.json must name no path of this machine, found '/home/ann/runs/x'",
     ),
     "token in the settings": (
         lambda folder: replace(folder / "run_config.yaml", "seed: 0", "hub_token: abcdefghijk"),
@@ -252,7 +221,7 @@ DATASET_MUTANTS = {
         "configs must name",
     ),
     "path": (
-        lambda folder: change_json(folder / "manifest.json", lambda each: each.update(config="/work/x/y")),
+        lambda folder: change_json(folder / "manifest.json", lambda each: each.update(config="/home/ann/y")),
         "manifest.json must name no path of this machine",
     ),
 }

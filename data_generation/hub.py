@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hf_tsdyn.data.trajectories import load_manifest
-from hf_tsdyn.hub_upload import DATASET_FILES, PushError, upload_files
+from hf_tsdyn.hub_upload import DATASET_FILES, PushError, address_dataset_card, matching_files, upload_files
 
 __all__ = ["PushError", "push_dataset"]
 
@@ -11,14 +11,17 @@ __all__ = ["PushError", "push_dataset"]
 def push_dataset(path: str | Path, repo: str) -> str:
     """Upload card, data, manifest, picture and rejections of a finished dataset, and return its address.
 
-    The repository is made if it does not exist; what is there already is not sent again.
+    The repository is made if it does not exist; what is there already is not sent again. The examples of the card
+    that is sent load from the repository.
 
     Raises:
         ValueError: `repo` is not a repository's name.
         PushError: the Hub cannot be reached, or refuses."""
     load_manifest(path)
     folder = Path(path)
-    files = {str(file.relative_to(folder)): file for pattern in DATASET_FILES for file in folder.glob(pattern)}
+    files = matching_files(folder, DATASET_FILES)
+    if "README.md" in files:
+        files["README.md"] = address_dataset_card((folder / "README.md").read_text(), repo).encode()
     uploaded = upload_files(
         files,
         repo,

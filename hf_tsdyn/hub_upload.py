@@ -21,6 +21,10 @@ REMEDIES = {
 }
 
 
+CARD_PLACEHOLDER = "PATH"
+"""What a dataset's card calls its folder until it has an address."""
+
+
 class PushError(OSError):
     """The Hub cannot be reached, or did not take what was sent."""
 
@@ -31,6 +35,22 @@ class Upload(NamedTuple):
     repo: str
     address: str
     revision: str
+
+
+def matching_files(folder: Path, patterns: tuple[str, ...]) -> dict[str, Path | bytes]:
+    """Return the files below a folder, links among them, that match one of the patterns, by their names below it."""
+    found = (file for pattern in patterns for file in sorted(folder.glob(pattern)))
+    return {file.relative_to(folder).as_posix(): file for file in found if file.is_file() or file.is_symlink()}
+
+
+def address_dataset_card(card: str, repo: str) -> str:
+    """Return the card of a generated dataset whose examples load it from the repository."""
+    card = card.replace(f'load_dataset("{CARD_PLACEHOLDER}"', f'load_dataset("{repo}"')
+    reads, local = "from hf_tsdyn.data.trajectories import", f'TrajectoryDataset("{CARD_PLACEHOLDER}"'
+    if local not in card:
+        return card
+    card = card.replace(reads, f"from huggingface_hub import snapshot_download\n\n{reads}", 1)
+    return card.replace(local, f'TrajectoryDataset(snapshot_download("{repo}", repo_type="dataset")')
 
 
 def check_account(repo: str, *, option: str) -> None:

@@ -11,7 +11,7 @@ import yaml
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from hf_tsdyn.data.trajectories import load_manifest
-from hf_tsdyn.hub_upload import DATASET_FILES, RepoType
+from hf_tsdyn.hub_upload import DATASET_FILES, RepoType, address_dataset_card, matching_files
 from training.evaluate_checkpoint import RESULTS_FILE
 from training.probe import PROBE_FILE
 from training.run_config import CONFIG_FILE
@@ -63,13 +63,16 @@ def gather(folder: Path, *, repo: str | None = None) -> Bundle:
     """
     if (folder / "manifest.json").is_file():
         load_manifest(folder)
-        return _bundle(folder, "dataset", _matching(folder, DATASET_FILES))
+        files = matching_files(folder, DATASET_FILES)
+        if repo is not None:
+            _rewrite(files, CARD_FILE, lambda text: address_dataset_card(text, repo))
+        return _bundle(folder, "dataset", files)
     if not (folder / CONFIG_NAME).is_file():
         raise FileNotFoundError(
             f"a folder to publish must hold config.json, of a checkpoint, or manifest.json, of a finished dataset, "
             f"found neither in {str(folder)!r}; name another, or finish the run that writes it."
         )
-    files = _matching(folder, CHECKPOINT_FILES)
+    files = matching_files(folder, CHECKPOINT_FILES)
     for file in (folder / RESULTS_FILE, folder.parent / "results" / f"{folder.resolve().name}.json"):
         if file.is_file():
             files.setdefault(RESULTS_FILE, file)
@@ -116,11 +119,6 @@ def address_card(card: str, repo: str) -> str:
         return card
     card = card.replace(named[0], f"model-index:\n- name: {repo}", 1)
     return card.replace(f'("{named[1]}")', f'("{repo}")')
-
-
-def _matching(folder: Path, patterns: tuple[str, ...]) -> dict[str, Path | bytes]:
-    found = (file for pattern in patterns for file in sorted(folder.glob(pattern)))
-    return {file.relative_to(folder).as_posix(): file for file in found if file.is_file() or file.is_symlink()}
 
 
 def _bundle(folder: Path, repo_type: RepoType, files: dict[str, Path | bytes]) -> Bundle:

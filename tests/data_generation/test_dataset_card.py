@@ -1,5 +1,6 @@
 """The card: tables that add up, from the manifest and the rows."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from data_generation.config_loading import load_config
 from data_generation.dataset_card import render_card
 from data_generation.folder import ShardRecord, build_manifest
 from data_generation.row_statistics import RowStatistics, read_statistics
+from hf_tsdyn.hub_upload import address_dataset_card
 
 SETTINGS = load_config(["--output", "unused"])
 
@@ -47,6 +49,16 @@ def test_rejections_are_counted_by_reason_and_system(manifest: dict):
     assert "| Rossler | test | 3 | 0 | 1 | 2 |" in lines
     assert "No candidate of these systems was accepted: Rossler." in lines
     assert any(manifest["fingerprint"] in line for line in lines)
+
+
+def test_the_examples_of_an_uploaded_card_load_from_the_repository(manifest: dict):
+    text = address_dataset_card("\n".join(card(manifest)), "acme/chaos")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    loads, maps = (compile(block, "card", "exec") for block in blocks)
+    assert "acme/chaos" in loads.co_consts
+    assert {"acme/chaos", "dataset"} < set(maps.co_consts)
+    assert {"snapshot_download", "TrajectoryDataset"} < set(maps.co_names)
+    assert "PATH" not in text
 
 
 def test_parameter_ranges_are_listed(manifest: dict):

@@ -32,20 +32,21 @@ def test_the_finished_files_are_sent_and_nothing_else(dataset: Path, monkeypatch
             return huggingface_hub.RepoUrl(f"https://huggingface.co/datasets/{repo}")
 
         def create_commit(self, repo: str, operations: list, **options: object) -> SimpleNamespace:
-            calls.append((repo, {each.path_in_repo: Path(each.path_or_fileobj) for each in operations}, options))
+            calls.append((repo, {each.path_in_repo: each.path_or_fileobj for each in operations}, options))
             return SimpleNamespace(oid="f" * 40)
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     (dataset / ".progress").mkdir()
     for name in ("README.md", GALLERY_FILE, "rejected.jsonl", ".progress/settings.json", "notes.txt"):
-        (dataset / name).touch()
+        (dataset / name).write_text('load_dataset("PATH")')
     assert push_dataset(dataset, "name/chaos") == "https://huggingface.co/datasets/name/chaos"
     (asked, created), (repo, files, committed) = calls
     assert asked == repo == "name/chaos"
     assert created == {"repo_type": "dataset", "private": None, "exist_ok": True}
     assert committed["repo_type"] == "dataset"
-    sent = ["README.md", "attractors.png", "data/train-00000.arrow", "manifest.json", "rejected.jsonl"]
-    assert files == {name: dataset / name for name in sent}
+    assert files.pop("README.md") == b'load_dataset("name/chaos")'
+    sent = ["attractors.png", "data/train-00000.arrow", "manifest.json", "rejected.jsonl"]
+    assert files == {name: str(dataset / name) for name in sent}
 
 
 def test_offline_is_named(dataset: Path):

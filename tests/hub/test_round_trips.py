@@ -94,6 +94,8 @@ def test_models_of_every_architecture_come_back_by_name_and_by_revision(hub, hom
 
 
 LOAD_DATASETS = """
+import re
+from pathlib import Path
 from datasets import load_dataset
 from huggingface_hub import snapshot_download
 from hf_tsdyn.data.trajectories import TrajectoryDataset
@@ -103,6 +105,11 @@ values = lambda rows: {row["item_id"]: row["target"] for row in rows}
 data = load_dataset("acme/data")
 result = [{split: values(data[split]) for split in data}]
 if online:
+    card = Path(snapshot_download("acme/data", repo_type="dataset"), "README.md").read_text()
+    for block in re.findall(r"```python\\n(.*?)```", card, re.DOTALL):
+        exec(block, names := {})
+    row = names["trajectory"]
+    assert values(load_dataset("acme/data")["train"])[row.item_id] == row.values.tolist()
     result += [{split: values(rows) for split, rows in load_dataset("acme/data", streaming=True).items()}]
     data.push_to_hub("acme/parquet")
 folder = snapshot_download("acme/data", repo_type="dataset")

@@ -25,10 +25,11 @@ from pathlib import Path
 
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
+from hf_tsdyn.hub_card import import_name
 from hf_tsdyn.hub_upload import upload_files
 from training.cell_runs import run_or_exit
 from training.publish_card import check_card, eval_results_file
-from training.publish_checks import Finding, check_checkpoint, check_dataset, check_files, import_name
+from training.publish_checks import Finding, check_checkpoint, check_dataset, check_files, model_class
 from training.publish_files import Bundle, gather
 
 MAX_MB = {"model": 10, "dataset": 5_000}
@@ -73,7 +74,7 @@ def how_to_load(bundle: Bundle, repo: str, revision: str) -> str:
         return f"datasets.load_dataset{place}"
     if SAFE_WEIGHTS_NAME not in bundle.files:
         return f"transformers.AutoConfig.from_pretrained{place}"
-    return f"{import_name(json.loads(bundle.text(CONFIG_NAME)))}.from_pretrained{place}"
+    return f"{import_name(model_class(json.loads(bundle.text(CONFIG_NAME))))}.from_pretrained{place}"
 
 
 def publish(bundle: Bundle, repo: str, *, private: bool = False, branch: str | None = None) -> str:

@@ -14,7 +14,6 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
-import hf_tsdyn
 from hf_tsdyn import checkpoint_safety
 from hf_tsdyn.data.trajectories import FEATURES, load_manifest
 from training.model_config import MODEL_CLASSES
@@ -159,13 +158,6 @@ def model_class(config: dict[str, Any] | PreTrainedConfig) -> Any:
         return None
     found = known_classes().get(str(architectures[0]))
     return found if found is not None and found.config_class.model_type == named.get("model_type") else None
-
-
-def import_name(config: dict[str, Any]) -> str:
-    """Return how the class that a configuration names is reached, such as `hf_tsdyn.ALRNNForPrediction`."""
-    found = model_class(config)
-    public = getattr(hf_tsdyn, found.__name__, None) is found
-    return f"{'hf_tsdyn' if public else found.__module__}.{found.__name__}"
 
 
 def _check_tensors(name: str, file: Path, config: PreTrainedConfig | None) -> Iterator[Finding]:

@@ -5,33 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import CONFIG_NAME
 
+from hf_tsdyn.hub_card import hub_card
 from hf_tsdyn.hub_upload import Upload, check_account, upload_files
-from hf_tsdyn.models import MASKED_MODELING
-from training.publish_checks import check_checkpoint, check_files, import_name, model_class
+from training.publish_checks import check_checkpoint, check_files, model_class
 from training.publish_files import CARD_FILE, gather
 from training.run_summary import SUMMARY_FILE
 
-CARD = """---
-{front_matter}
----
-
-# {name}
-
-`{architecture}` ({num_parameters:,} parameters), trained with `hf_tsdyn` and not evaluated yet: this card was written
-when the training ended, and holds no result but the loss that chose the checkpoint. `python -m training.publish` puts a
-card with results in its place, once the run is evaluated.
-
-```python
-import {module}
-
-model = {module}.{architecture}.from_pretrained("{repo}")
-```
-
+DESCRIPTION = (
+    "`{architecture}` ({num_parameters:,} parameters), trained with `hf_tsdyn` and not evaluated yet: this card was "
+    "written when the training ended, and holds no result but the loss that chose the checkpoint. `python -m "
+    "training.publish` puts a card with results in its place, once the run is evaluated."
+)
+RECORD = """
 | | |
 |---|---|
 | context, prediction | {context_length} steps, {prediction_length} steps |
@@ -107,22 +96,12 @@ def push_run(output: Path, push: PushRequest) -> Upload:
 
 def run_card(output: Path, repo: str) -> str:
     """Return the card of a run that was not evaluated, from its configuration and its summary."""
-    config = json.loads((output / CONFIG_NAME).read_text())
+    trained = model_class(json.loads((output / CONFIG_NAME).read_text()))
     summary = json.loads((output / SUMMARY_FILE).read_text())
-    module, _, architecture = import_name(config).rpartition(".")
-    forecasts, loss = model_class(config) not in MASKED_MODELING.values(), summary["best_validation_loss"]
-    data = ModelCardData(
-        library_name="hf_tsdyn",
-        pipeline_tag="time-series-forecasting" if forecasts else None,
-        tags=["hf_tsdyn", config["model_type"], "time-series" if forecasts else "imputation"],
+    loss = summary["best_validation_loss"]
+    shown = ("context_length", "prediction_length", "steps", "windows_seen", "dataset_fingerprint")
+    record = RECORD.format(
+        loss="none that chose it" if loss is None else f"{loss:.4g}", **{name: summary[name] for name in shown}
     )
-    return CARD.format(
-        front_matter=data.to_yaml(line_break="\n"),
-        name=repo.split("/")[-1],
-        repo=repo,
-        module=module,
-        architecture=architecture,
-        loss="none that chose it" if loss is None else f"{loss:.4g}",
-        **{name: summary[name] for name in ("num_parameters", "context_length", "prediction_length", "steps")},
-        **{name: summary[name] for name in ("windows_seen", "dataset_fingerprint")},
-    )
+    description = DESCRIPTION.format(architecture=trained.__name__, num_parameters=summary["num_parameters"])
+    return hub_card(trained, repo, description) + record

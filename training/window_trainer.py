@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -107,6 +107,28 @@ class WindowTrainer(Trainer):
             super().save_model(output_dir, _internal_call)
         if self._average is not None and self.is_in_train and self.args.should_save:
             self._average.save(Path(str(output_dir)))
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Push the model alone, as its own `push_to_hub` does; the Trainer's would send pickles too.
+
+        Args:
+            kwargs: more of the model's `push_to_hub`; `repo_id` is `args.hub_model_id` or the output folder's name.
+        Returns: the commit; None but on the main process.
+        """
+        if not self.is_world_process_zero():
+            return None
+        repo = self.args.hub_model_id or Path(str(self.args.output_dir)).resolve().name
+        model = cast(PreTrainedModel, self.accelerator.unwrap_model(self.model))
+        options = {"token": token or self.args.hub_token, "private": private, "revision": revision}
+        return model.push_to_hub(kwargs.pop("repo_id", repo), commit_message=commit_message, **options, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

@@ -10,12 +10,13 @@ from transformers import PatchTSTConfig, PatchTSTForPrediction
 
 from ..checkpoint_safety import SafeLoadingMixin
 from ..forecasting import ForecastMixin, ForecastOutput
+from ..hub_card import HubCardMixin
 from ..losses import loss_targets, mean_over, point_loss
 from ..observations import observed
 from ..scaling import scale, unscale
 
 
-class PatchTSTForecaster(SafeLoadingMixin, ForecastMixin, PatchTSTForPrediction):
+class PatchTSTForecaster(SafeLoadingMixin, HubCardMixin, ForecastMixin, PatchTSTForPrediction):
     """PatchTST of one channel, applied to every channel, that forecasts and trains as the models here do.
 
     Weights and configuration are transformers' own: what `save_pretrained` writes loads as `PatchTSTForPrediction`.

@@ -14,6 +14,7 @@ from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from ...channel_scaling import ChannelScalingMixin
 from ...checkpoint_safety import SafeLoadingMixin
 from ...forecasting import ForecastMixin, ForecastOutput
+from ...hub_card import HubCardMixin
 from ...losses import loss_targets
 from ...observations import last_observed, observed
 from .configuration_alrnn import ALRNNConfig
@@ -24,7 +25,7 @@ from .recurrence import forced_run, free_run
 _PASSED_ON = {*TransformersKwargs.__annotations__, "return_dict", "use_cache"}
 
 
-class ALRNNPreTrainedModel(SafeLoadingMixin, ChannelScalingMixin, PreTrainedModel):
+class ALRNNPreTrainedModel(SafeLoadingMixin, HubCardMixin, ChannelScalingMixin, PreTrainedModel):
     """What the backbone and its head share: configuration, initialisation, abilities."""
 
     config: ALRNNConfig

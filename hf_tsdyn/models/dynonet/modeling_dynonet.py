@@ -19,6 +19,7 @@ from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from ...channel_scaling import ChannelScalingMixin
 from ...checkpoint_safety import SafeLoadingMixin
 from ...forecasting import ForecastMixin, ForecastOutput
+from ...hub_card import HubCardMixin
 from ...interpolation import fill_linear
 from ...losses import MAX_LOSS_DEVIATION, mean_over
 from ...observations import observed
@@ -36,7 +37,7 @@ from .workers import Workers
 _PASSED_ON = {*TransformersKwargs.__annotations__, "return_dict", "use_cache"}
 
 
-class DynoNetPreTrainedModel(SafeLoadingMixin, ChannelScalingMixin, PreTrainedModel):
+class DynoNetPreTrainedModel(SafeLoadingMixin, HubCardMixin, ChannelScalingMixin, PreTrainedModel):
     """What the backbone and its head share: configuration, initialisation, abilities."""
 
     config: DynoNetConfig

@@ -20,6 +20,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from ...checkpoint_safety import SafeLoadingMixin
 from ...distributions import build_distribution
 from ...forecasting import ForecastMixin, ForecastOutput
+from ...hub_card import HubCardMixin
 from ...losses import LossTargets, loss_targets, mean_over, point_loss
 from ...observations import last_observed, observed
 from ...scaling import unscale
@@ -139,7 +140,7 @@ class DystformerLayer(GradientCheckpointingLayer):
         return hidden_states + self.feed_forward(self.feed_forward_norm(hidden_states))
 
 
-class DystformerPreTrainedModel(SafeLoadingMixin, EncoderMixin, PreTrainedModel):
+class DystformerPreTrainedModel(SafeLoadingMixin, HubCardMixin, EncoderMixin, PreTrainedModel):
     """What the backbone and its heads share: configuration, initialisation, abilities."""
 
     config: DystformerConfig

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from ...channel_scaling import ChannelScalingMixin
 from ...checkpoint_safety import SafeLoadingMixin
+from ...hub_card import HubCardMixin
 from .averages import GradientAverages
 from .configuration_fsnet import FSNetConfig
 from .initialization import init_part
@@ -17,7 +18,7 @@ from .memory import Memory
 from .network import Bank
 
 
-class FSNetPreTrainedModel(SafeLoadingMixin, ChannelScalingMixin, PreTrainedModel):
+class FSNetPreTrainedModel(SafeLoadingMixin, HubCardMixin, ChannelScalingMixin, PreTrainedModel):
     """What the backbone and its head share: configuration, initialisation, online state."""
 
     config: FSNetConfig

@@ -45,7 +45,7 @@ class HubCardMixin(_Model):
         file = Path(working_dir, "README.md")
         if file.is_file() and WRITTEN_BY_TRANSFORMERS in file.read_text(encoding="utf-8"):
             description = DESCRIPTION.format(architecture=type(self).__name__, num_parameters=self.num_parameters())
-            given = ModelCard.load(file).data.tags or []
+            given = ModelCard.load(file).data.to_dict().get("tags") or []
             file.write_text(hub_card(type(self), repo_id, description, tags=given), encoding="utf-8")
         return super()._upload_modified_files(working_dir, repo_id, *arguments, **options)
 

@@ -20,7 +20,7 @@ from .checkpoints import Checkpoint, fitting_models, load_model
 from .forecasts import CONTEXT_RANGE, HORIZON_RANGE, notes, plain_markdown, study_forecast, summary_table
 from .inputs import LIMITS, MAX_BYTES, read_upload
 from .plots import channel_figure, error_figure, graph_figure, phase_figure, region_figure, run_figure
-from .systems import SYSTEMS, Trajectory, shipped_trajectory
+from .systems import NUM_STEPS, SYSTEMS, Trajectory, shipped_trajectory
 
 UPLOAD = "a file of mine"
 """The choice of a series that is none of those brought along."""
@@ -85,7 +85,7 @@ def build(checkpoints: Mapping[str, Checkpoint]) -> gr.Blocks:
             with gr.Column(scale=3, visible=False) as results:
                 shown = _results()
 
-        def offer(series: str, file: str | None, model: str) -> tuple[Any, Any, Any]:
+        def offer(series: str, file: str | None, model: str) -> tuple[Any, Any, Any, Any]:
             return _offer(checkpoints, series, file, model)
 
         def forecast(*choices: Any) -> list[Any]:
@@ -95,7 +95,7 @@ def build(checkpoints: Mapping[str, Checkpoint]) -> gr.Blocks:
             [series.change, file.change],
             offer,
             inputs=[series, file, model],
-            outputs=[file, model, status],
+            outputs=[file, model, lengths[0], status],
             show_progress="hidden",
             api_visibility="private",
         )
@@ -118,6 +118,7 @@ def _controls(checkpoints: Mapping[str, Checkpoint]) -> tuple[Any, Any, Any, lis
     file = gr.File(file_types=[".csv", ".npy"], label="CSV or NPY", visible=False, height=140, elem_id="file")
     model = gr.Dropdown(names, value=names[0], label="Model", elem_id="model")
     lengths = [
+        gr.Slider(0, _latest_start(NUM_STEPS), value=0, step=1, label="Start of the context, step", elem_id="start"),
         gr.Slider(*CONTEXT_RANGE, value=512, step=16, label="Context, steps", elem_id="context"),
         gr.Slider(*HORIZON_RANGE, value=512, step=16, label="Horizon, steps", elem_id="horizon"),
     ]
@@ -149,32 +150,42 @@ def _figure(title: str, name: str, *, scale: int) -> Any:
         return gr.Plot(show_label=False, elem_id=name)
 
 
-def _offer(checkpoints: Mapping[str, Checkpoint], series: str, file: str | None, model: str) -> tuple[Any, Any, Any]:
+def _latest_start(num_steps: int) -> int:
+    """Return the last step at which a context may start, so that the shortest fits; 1 for a slider that can move."""
+    return max(num_steps - CONTEXT_RANGE[0] - HORIZON_RANGE[0], 1)
+
+
+def _offer(
+    checkpoints: Mapping[str, Checkpoint], series: str, file: str | None, model: str
+) -> tuple[Any, Any, Any, Any]:
     """Show the upload where it is wanted, offer the models that fit the series, and say what is wrong with a file."""
     upload = gr.update(visible=series == UPLOAD)
     if series == UPLOAD and file is None:
-        return upload, gr.update(), _said(f"Upload {LIMITS}.")
+        return upload, gr.update(), gr.update(), _said(f"Upload {LIMITS}.")
     try:
         trajectory = chosen_trajectory(series, file)
     except ValueError as error:
-        return upload, gr.update(), _problem(str(error))
+        return upload, gr.update(), gr.update(), _problem(str(error))
     steps, channels = trajectory.values.shape
     names = fitting_models(checkpoints, num_channels=channels)
     found = f"{plain_markdown(trajectory.title)}: {steps:,} steps of {channels} channel{'' if channels == 1 else 's'}."
-    return upload, gr.update(choices=names, value=model if model in names else names[0]), _said(found)
+    models = gr.update(choices=names, value=model if model in names else names[0])
+    return upload, models, gr.update(maximum=_latest_start(steps), value=0), _said(found)
 
 
 def _forecast(
-    checkpoints: Mapping[str, Checkpoint], series: str, file: str | None, model: str, context: int, horizon: int
+    checkpoints: Mapping[str, Checkpoint], series: str, file: str | None, model: str, *lengths: float
 ) -> list[Any]:
     """Return a value for each output; where something is wrong, what, and no figures."""
     try:
+        start, context, horizon = map(int, lengths)
         study = study_forecast(
             chosen_trajectory(series, file),
             load_model(model, checkpoints),
             model=model,
-            context_length=int(context),
-            horizon=int(horizon),
+            context_length=context,
+            horizon=horizon,
+            start=start,
         )
         figures = [draw(study) for draw in (phase_figure, channel_figure, error_figure, run_figure)]
         symbols = [graph_figure(study), region_figure(study)]

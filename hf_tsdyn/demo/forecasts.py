@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..attractor_statistics import ATTRACTOR_STATISTICS, attractor_statistics
-from ..forecasting import Forecaster
+from ..forecasting import Forecaster, ForecastMixin
 from ..metrics import ValidPrediction, normalised_mae, smape, valid_prediction
 from ..models.alrnn import ALRNNForPrediction
 from ..models.alrnn.fixed_points import FixedPoint, fixed_points
@@ -27,13 +27,18 @@ COMPARED_STEPS = 4_000
 FEWEST_COMPARED = 1_000
 """Steps below which no second stretch of the truth is split off, as exponents and dimensions need them."""
 SYMBOLIC_STEPS = 5_000
+BAND_LEVELS = (0.1, 0.9)
+"""Quantiles between which a forecast's band lies."""
+BAND_SAMPLES = 50
+"""Paths that the quantiles of a forecast longer than the model's own are of."""
 
 
 @dataclass(frozen=True, eq=False)
 class ForecastStudy:
     """A forecast, what came true, and how far apart they are.
 
-    past_values, future_values, forecast: (time, channels), data units.
+    past_values, future_values, forecast: (time, channels), data units; the context begins at step `start`.
+    band: (horizon, channels, 2), its quantiles of `BAND_LEVELS`; None of a model without a distribution.
     error: (horizon,), of a step, in standard deviations of the truth; valid: until it exceeds `THRESHOLD`.
     attractor, run: (compared, channels), the truth after the context, and the forecast rolled out as far.
     statistics, floor: of `ATTRACTOR_STATISTICS`, of the run, and of the next stretch of the truth if there is one.
@@ -42,9 +47,11 @@ class ForecastStudy:
 
     trajectory: Trajectory
     model: str
+    start: int
     past_values: np.ndarray
     future_values: np.ndarray
     forecast: np.ndarray
+    band: np.ndarray | None
     error: np.ndarray
     valid: ValidPrediction
     attractor: np.ndarray
@@ -67,14 +74,14 @@ class ForecastStudy:
 
 
 def study_forecast(
-    trajectory: Trajectory, forecaster: Forecaster, *, model: str, context_length: int, horizon: int
+    trajectory: Trajectory, forecaster: Forecaster, *, model: str, context_length: int, horizon: int, start: int = 0
 ) -> ForecastStudy:
-    """Forecast a series from its first `context_length` steps, and compare with what follows.
+    """Forecast a series from `context_length` of its steps, the first at `start`, and compare with what follows.
 
     Raises: ValueError on lengths out of range or beyond the series, or where the forecaster refuses the context.
     """
-    _check_lengths(trajectory, context_length, horizon)
-    past, rest = trajectory.values[:context_length], trajectory.values[context_length:]
+    _check_lengths(trajectory, context_length, horizon, start)
+    past, rest = np.split(trajectory.values[start:], [context_length])
     has_floor = len(rest) >= 2 * FEWEST_COMPARED
     compared = min(len(rest) // 2 if has_floor else len(rest), COMPARED_STEPS)
     context = torch.from_numpy(np.array(past, dtype=np.float32))[None]
@@ -84,9 +91,11 @@ def study_forecast(
     return ForecastStudy(
         trajectory,
         model,
+        start,
         past,
         future,
         forecast,
+        band=_band(forecaster, context, horizon),
         error=error_growth(past, future, forecast),
         valid=valid_prediction(future[None], forecast[None], past_values=past[None], threshold=THRESHOLD),
         attractor=attractor,
@@ -98,17 +107,25 @@ def study_forecast(
     )
 
 
-def _check_lengths(trajectory: Trajectory, context_length: int, horizon: int) -> None:
+def _band(forecaster: Forecaster, context: torch.Tensor, horizon: int) -> np.ndarray | None:
+    """Return (horizon, channels, levels) of a model that describes a distribution; None of others."""
+    if not isinstance(forecaster, ForecastMixin) or forecaster.distribution is None:
+        return None
+    asked = {"prediction_length": horizon, "quantile_levels": BAND_LEVELS, "num_samples": BAND_SAMPLES}
+    return forecaster.forecast_quantiles(context, **asked)[0].cpu().numpy()
+
+
+def _check_lengths(trajectory: Trajectory, context_length: int, horizon: int, start: int) -> None:
     for name, steps, (least, most) in (
         ("context", context_length, CONTEXT_RANGE),
         ("horizon", horizon, HORIZON_RANGE),
     ):
         if not least <= steps <= most:
             raise ValueError(f"the {name} must have {least} to {most:,} steps, found {steps:,}; move its slider.")
-    if context_length + horizon > len(trajectory.values):
+    if start < 0 or start + context_length + horizon > len(trajectory.values):
         raise ValueError(
-            f"context and horizon must fit into the series of {len(trajectory.values):,} steps, found "
-            f"{context_length:,} and {horizon:,}; make one shorter."
+            f"start, context and horizon must fit into the series of {len(trajectory.values):,} steps, found "
+            f"{start:,}, {context_length:,} and {horizon:,}; start earlier, or make one shorter."
         )
 
 
@@ -176,8 +193,8 @@ def notes(study: ForecastStudy) -> str:
     """Return, in Markdown, what a reader has to know to take the numbers for what they are."""
     compared = len(study.attractor)
     found = [
-        f"The forecast starts after the first {len(study.past_values):,} steps of the series. It is valid until its "
-        f"error exceeds {THRESHOLD:g} standard deviations of the truth. sMAPE and MAE are over the horizon of "
+        f"The model saw {len(study.past_values):,} steps, from step {study.start:,} on. Its forecast is valid until "
+        f"its error exceeds {THRESHOLD:g} standard deviations of the truth. sMAPE and MAE are over the horizon of "
         f"{len(study.forecast):,} steps; what follows them in the table compares the truth with the forecast rolled on "
         f"over {compared:,} steps.",
     ]
@@ -185,6 +202,9 @@ def notes(study: ForecastStudy) -> str:
         found.append("No Lyapunov time of this series is known: time is in steps.")
     if study.floor is not None:
         found.append(f"A perfect model would score about as the truth's next {compared:,} steps do.")
+    if study.band is not None:
+        low, high = (f"{level:.0%}" for level in BAND_LEVELS)
+        found.append(f"The band of the channels lies between the forecast's {low} and {high} quantiles of each step.")
     if study.orbit is not None:
         found.append("An AL-RNN knows one system, in the units and at the time step of the series that it learnt.")
     if not np.isfinite(study.forecast).all():

@@ -9,13 +9,14 @@ import numpy as np
 from ..figures import CONTEXT_COLOUR, FORECAST_COLOUR, TRUTH_COLOUR, AttractorPanel, attractor_figure, new_figure
 from ..reconstruction_figures import embedding_delay, phase_coordinates, reconstruction_figure
 from ..symbolic_figures import symbol_figure, transition_figure
-from .forecasts import THRESHOLD, ForecastStudy
+from .forecasts import BAND_LEVELS, THRESHOLD, ForecastStudy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
 DRAWN_CHANNELS = 4
+BAND_LABEL = f"{BAND_LEVELS[1] - BAND_LEVELS[0]:.0%} band"
 _LOWEST_ERROR = 1e-4
 _VALID_COLOUR = "#0072B2"
 
@@ -46,13 +47,16 @@ def channel_figure(study: ForecastStudy) -> Figure:
         axes.plot(before, study.past_values[-shown:, channel], color=CONTEXT_COLOUR, label="context")
         axes.plot(ahead, study.future_values[:, channel], color=TRUTH_COLOUR, linewidth=1.4, label="truth")
         axes.plot(ahead, drawn[:, channel], color=FORECAST_COLOUR, linewidth=1.4, label="forecast")
+        if study.band is not None:
+            low, high = np.clip(study.band[:, channel].T, *(each[channel] for each in _frame(study)))
+            axes.fill_between(ahead, low, high, color=FORECAST_COLOUR, alpha=0.2, linewidth=0, label=BAND_LABEL)
         _mark_valid(axes, study)
         axes.set_ylabel(f"channel {channel}")
         axes.margins(x=0.01)
         axes.spines[["top", "right"]].set_visible(False)
     stacked[-1].set_xlabel(f"time ahead, {study.time_unit}")
     handles, labels = stacked[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=11)
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=11)
     return _sized(figure)
 
 
@@ -96,13 +100,19 @@ def _mark_valid(axes: Any, study: ForecastStudy) -> None:
         axes.axvline(time, color=_VALID_COLOUR, linestyle=":", linewidth=1.6, label=label)
 
 
-def _in_frame(study: ForecastStudy, forecast: np.ndarray) -> np.ndarray:
-    """Leave out values further outside the truth's range than that is wide: they would hide everything else."""
+def _frame(study: ForecastStudy) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest value drawn of each channel: as far outside the truth's range as that is wide."""
     truth = np.concatenate([study.past_values, study.attractor])
     low, high = np.nanmin(truth, axis=0), np.nanmax(truth, axis=0)
     width = np.maximum(high - low, np.finfo(np.float32).tiny)
+    return low - width, high + width
+
+
+def _in_frame(study: ForecastStudy, forecast: np.ndarray) -> np.ndarray:
+    """Leave out values further outside the truth's range than that is wide: they would hide everything else."""
+    low, high = _frame(study)
     with np.errstate(invalid="ignore"):
-        return np.where((forecast >= low - width) & (forecast <= high + width), forecast, np.nan)
+        return np.where((forecast >= low) & (forecast <= high), forecast, np.nan)
 
 
 def _sized(figure: Figure, inches: tuple[float, float] | None = None) -> Figure:

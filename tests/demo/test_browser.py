@@ -19,6 +19,7 @@ pytest.importorskip("selenium", reason="a browser is driven by selenium")
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -147,7 +148,11 @@ def _save_screenshot(driver: webdriver.Chrome, file: Path) -> None:
 
 def test_a_dystformer_forecasts_lorenz_and_nothing_is_asked_of_other_machines(browser, tmp_path):
     _choose_model(browser, "dystformer-quickstart")
+    number = browser.find_element(By.CSS_SELECTOR, "#start input[type=number]")
+    number.send_keys(Keys.CONTROL, "a")
+    number.send_keys("3000", Keys.TAB)
     _forecast(browser, "dystformer-quickstart")
+    assert "saw 512 steps, from step 3,000 on" in _text(browser, "#status")
     for figure in ("phase", "channels", "error", "attractor"):
         _wait(browser, lambda figure=figure: _drawn(browser, figure))
     assert not _find(browser, "#graph img")

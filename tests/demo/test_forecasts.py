@@ -185,12 +185,42 @@ def test_a_slow_channel_is_drawn_against_itself_even_over_a_short_horizon():
 
 @pytest.mark.parametrize(
     ("lengths", "message"),
-    [((16, 64), "context"), ((64, 4000), "horizon"), ((400, 400), "700 steps, found 400 and 400")],
+    [
+        ((16, 64, 0), "context"),
+        ((64, 4000, 0), "horizon"),
+        ((400, 400, 0), "700 steps, found 0, 400 and 400"),
+        ((64, 64, 573), "700 steps, found 573, 64 and 64; start earlier"),
+        ((64, 64, -1), "found -1"),
+    ],
 )
 def test_lengths_out_of_range_are_refused(waves, lengths, message):
-    context, horizon = lengths
+    context, horizon, start = lengths
     with pytest.raises(ValueError, match=message):
-        study_forecast(waves, Persistence(), model="persistence", context_length=context, horizon=horizon)
+        study_forecast(waves, Persistence(), model="mean", context_length=context, horizon=horizon, start=start)
+
+
+def test_a_forecast_starts_where_it_is_asked_to(lorenz):
+    oracle = Oracle(lorenz.values[1000:])
+    study = study_forecast(lorenz, oracle, model="oracle", context_length=400, horizon=300, start=1000)
+    assert np.array_equal(study.past_values, lorenz.values[1000:1400])
+    assert np.array_equal(study.future_values, lorenz.values[1400:1700])
+    assert not study.error.any()
+    assert study.band is None
+    assert "saw 400 steps, from step 1,000 on" in notes(study)
+
+
+def test_a_model_with_a_distribution_has_a_band_and_it_is_drawn(lorenz):
+    model = load_model("dystformer-quickstart", find_checkpoints([CARDS]))
+    study = study_forecast(lorenz, model, model="dystformer", context_length=256, horizon=96)
+    expected = model.forecast_quantiles(
+        torch.tensor(study.past_values)[None], prediction_length=96, quantile_levels=(0.1, 0.9), num_samples=50
+    )
+    assert np.array_equal(study.band, expected[0])
+    assert "10% and 90% quantiles" in notes(study)
+    bands = channel_figure(study).axes[1].collections
+    (low, high) = bands[0].get_datalim(channel_figure(study).axes[1].transData).intervaly
+    assert low == pytest.approx(study.band[:, 1, 0].min(), abs=1e-5)
+    assert high == pytest.approx(study.band[:, 1, 1].max(), abs=1e-5)
 
 
 def test_checkpoints_are_found_and_those_that_fit_are_offered():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 RepoType = Literal["model", "dataset"]
 
@@ -53,20 +53,25 @@ def address_dataset_card(card: str, repo: str) -> str:
     return card.replace(local, f'TrajectoryDataset(snapshot_download("{repo}", repo_type="dataset")')
 
 
-def check_account(repo: str, *, option: str) -> None:
-    """Raise unless `repo` is a repository's name and the Hub knows who is logged in; nothing is made there.
+def check_account(repo: str, *, option: str) -> str:
+    """Return a repository's full name, with the account's where it has none; nothing is made on the Hub.
 
-    Raises: ValueError naming the `option` that holds the name; PushError.
+    Raises: ValueError naming the `option` that holds the name, if it is none; PushError if nobody is logged in, or by
+        a token that may only read.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import validate_repo_id
 
+    sent = "nothing was sent"
     try:
         validate_repo_id(repo)
-        HfApi().whoami()
+        account = HfApi().whoami()
     except Exception as error:  # whatever the HTTP library raises
         rule = f"{option} must name a repository like 'name/model'"
-        raise _refusal(error, "files", repo, rule, "nothing was sent") from None
+        raise _refusal(error, "files", repo, rule, sent) from None
+    if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise PushError(_text("files", repo, "a token that may only read", "log in with one that may write", sent))
+    return repo if "/" in repo else f"{account['name']}/{repo}"
 
 
 def upload_files(
@@ -78,6 +83,7 @@ def upload_files(
     repo_type: RepoType = "model",
     private: bool | None = None,
     branch: str | None = None,
+    replaces: tuple[str, ...] = (),
     option: str = "--repo",
 ) -> Upload:
     """Put files into a repository, all in one commit; the repository and the branch are made if they do not exist.
@@ -86,12 +92,14 @@ def upload_files(
         files: by name in the repository; contents, or where they lie. What is there already is not sent again.
         what: the thing uploaded, for messages. option: the one that holds the repository's name, for messages.
         private: make a repository that does not exist yet private.
+        replaces: patterns of names; what is there of them and not in `files` is deleted by the same commit.
     Raises: ValueError if `repo` is no repository's name; PushError if the Hub cannot be reached or refuses, or the
         repository exists and is not private as it should be.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub.utils import filter_repo_objects
 
-    operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in sorted(files.items())]
+    operations: list[Any] = [CommitOperationAdd(name, file) for name, file in sorted(files.items())]
     api, sent = HfApi(), "nothing was sent"
     try:
         url = api.create_repo(repo, repo_type=repo_type, private=private, exist_ok=True)
@@ -101,6 +109,9 @@ def upload_files(
             raise PushError(_text(what, repo, "a repository that everybody sees", "make it private there", sent))
         if branch is not None:
             api.create_branch(name, branch=branch, repo_type=repo_type, exist_ok=True)
+        present = api.list_repo_files(name, repo_type=repo_type, revision=branch) if replaces else []
+        old = filter_repo_objects(present, allow_patterns=list(replaces), ignore_patterns=list(files))
+        operations += [CommitOperationDelete(file) for file in old]
         commit = api.create_commit(name, operations, commit_message=message, repo_type=repo_type, revision=branch)
     except PushError:
         raise

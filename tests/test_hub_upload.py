@@ -14,7 +14,7 @@ FILES = {"README.md": b"a card", "config.json": b"{}"}
 @pytest.fixture
 def hub(monkeypatch):
     """A Hub that remembers what it was asked, and fails at the step that `hub.failures` names."""
-    state = SimpleNamespace(asked=[], failures={}, is_private=True)
+    state = SimpleNamespace(asked=[], failures={}, is_private=True, role="write")
 
     class Api:
         def _answer(self, step, **asked):
@@ -24,6 +24,11 @@ def hub(monkeypatch):
 
         def whoami(self):
             self._answer("whoami")
+            return {"name": "acme", "auth": {"accessToken": {"role": state.role}}}
+
+        def list_repo_files(self, repo, **options):
+            self._answer("list_repo_files", repo=repo, **options)
+            return ["README.md", "results.json", "training_args.bin", "notes.txt"]
 
         def create_repo(self, repo, **options):
             self._answer("create_repo", repo=repo, **options)
@@ -37,7 +42,7 @@ def hub(monkeypatch):
             self._answer("create_branch", repo=repo, **options)
 
         def create_commit(self, repo, operations, **options):
-            names = {each.path_in_repo: each.path_or_fileobj for each in operations}
+            names = {each.path_in_repo: getattr(each, "path_or_fileobj", None) for each in operations}
             self._answer("create_commit", repo=repo, files=names, **options)
             return SimpleNamespace(oid="f" * 40)
 
@@ -69,6 +74,21 @@ def test_a_branch_is_made_before_the_commit_to_it(hub):
     upload(branch="trial")
     assert [step for step, _ in hub.asked] == ["create_repo", "create_branch", "create_commit"]
     assert hub.asked[2][1]["revision"] == "trial"
+
+
+def test_what_is_replaced_goes_in_the_same_commit(hub):
+    upload(branch="trial", replaces=("README.md", "results.json", "*.bin"))
+    assert [step for step, _ in hub.asked] == ["create_repo", "create_branch", "list_repo_files", "create_commit"]
+    assert hub.asked[2][1]["revision"] == "trial"
+    assert hub.asked[3][1]["files"] == FILES | {"results.json": None, "training_args.bin": None}
+
+
+def test_a_name_alone_is_of_the_account_and_a_token_must_be_able_to_write(hub):
+    assert check_account("toy", option="--repo") == "acme/toy"
+    assert check_account("other/toy", option="--repo") == "other/toy"
+    hub.role = "read"
+    with pytest.raises(PushError, match="found a token that may only read; log in with one that may write"):
+        check_account("toy", option="--repo")
 
 
 def test_nothing_private_is_sent_to_a_public_repository(hub):

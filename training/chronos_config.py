@@ -117,7 +117,7 @@ class ChronosRunConfig:
     Args:
         data: training and validation windows.
         training: transformers' TrainingArguments; `output_dir` is the run's folder.
-        checkpoint: folder or Hub name of a Chronos model of any family, to start from.
+        checkpoint: folder or Hub name (`NAME@REVISION` pins it) of a Chronos model of any family, to start from.
         chronos_t5: sizes of a new Chronos-T5, in place of a checkpoint.
         chronos_bolt: sizes of a new Chronos-Bolt, in the same way.
         chronos_2: sizes of a new Chronos-2, in the same way.

@@ -18,6 +18,7 @@ from training.chronos_config import (
     TransformerSizes,
 )
 from training.lora import LoraOptions
+from training.run_config import split_revision
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -116,9 +117,10 @@ def _patches(sizes: BoltSizes | Chronos2Sizes, context_length: int) -> dict[str,
 
 
 def _from_checkpoint(config: ChronosRunConfig, checkpoint: str) -> ChronosStart:
-    family = family_of(AutoConfig.from_pretrained(checkpoint))
+    checkpoint, pinned = split_revision(checkpoint)
+    family = family_of(AutoConfig.from_pretrained(checkpoint, **pinned))
     model_class = _model_class(family)
-    model_config = model_class.config_class.from_pretrained(checkpoint)
+    model_config = model_class.config_class.from_pretrained(checkpoint, **pinned)
     chronos = model_config.chronos_config
     native = chronos.get("prediction_length") or chronos["max_output_patches"] * chronos["output_patch_size"]
     context_length = config.context_length or chronos["context_length"]
@@ -140,7 +142,8 @@ def _from_checkpoint(config: ChronosRunConfig, checkpoint: str) -> ChronosStart:
     if family == "chronos_2":
         patches = math.ceil(prediction_length / chronos["output_patch_size"])
         chronos["max_output_patches"] = max(chronos["max_output_patches"], patches)
-    model = model_class.from_pretrained(checkpoint, config=model_config, dtype="float32", use_safetensors=True)
+    options = {"config": model_config, "dtype": "float32", "use_safetensors": True}
+    model = model_class.from_pretrained(checkpoint, **options, **pinned)
     return ChronosStart(model, family, context_length, prediction_length)
 
 

@@ -26,11 +26,11 @@ from pathlib import Path
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from hf_tsdyn.hub_card import import_name
-from hf_tsdyn.hub_upload import upload_files
+from hf_tsdyn.hub_upload import DATASET_FILES, check_account, upload_files
 from training.cell_runs import run_or_exit
 from training.publish_card import check_card, eval_results_file
 from training.publish_checks import Finding, check_checkpoint, check_dataset, check_files, model_class
-from training.publish_files import Bundle, gather
+from training.publish_files import REPLACED, Bundle, gather
 
 MAX_MB = {"model": 10, "dataset": 5_000}
 
@@ -92,6 +92,7 @@ def publish(bundle: Bundle, repo: str, *, private: bool = False, branch: str | N
         repo_type=bundle.repo_type,
         private=private or None,
         branch=branch,
+        replaces=DATASET_FILES if bundle.repo_type == "dataset" else REPLACED,
     )
     load = how_to_load(bundle, uploaded.repo, uploaded.revision)
     return f"published  {uploaded.address}\nrevision   {uploaded.revision}\nload       {load}"
@@ -116,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.repo is None and not asked.dry_run:
         parser.error("--repo must name the repository that gets it, found none; name one, or add --dry-run.")
     options = {"repo": asked.repo, "max_mb": asked.max_mb, "benchmark": asked.benchmark}
+    if not asked.dry_run:
+        options["repo"] = run_or_exit(lambda: check_account(asked.repo, option="--repo"))
     bundle, findings = run_or_exit(lambda: prepare(asked.folder, **options))
     print(describe(bundle))
     if findings:
@@ -124,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.dry_run:
         print(f"{'fit':>12}  to be published; nothing was sent")
         return
-    print(run_or_exit(lambda: publish(bundle, asked.repo, private=asked.private, branch=asked.revision)))
+    print(run_or_exit(lambda: publish(bundle, options["repo"], private=asked.private, branch=asked.revision)))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from training.run_summary import SUMMARY_FILE
 
 CARD_FILE = "README.md"
 CHECKPOINT_FILES = (CARD_FILE, CONFIG_NAME, SAFE_WEIGHTS_NAME, CONFIG_FILE, SUMMARY_FILE, PROBE_FILE, "figures/*")
+REPLACED = (*CHECKPOINT_FILES, RESULTS_FILE, ".eval_results/*.yaml", "training_args.bin")
+"""Patterns of what a former upload of a checkpoint may have left in its repository."""
 TEXTS = (".md", ".json", ".jsonl", ".yaml")
 MACHINE_PATH = re.compile(
     r"""(?:(?<=[\s"'`(=\[<,])|^|(?<=file://))(?:(?:/|~/)[\w.-]+/[^\s"'`),\]>]*|/(?:home|root|tmp|work|Users)\b)"""

@@ -118,8 +118,8 @@ class RunConfig:
         data: training and validation windows.
         training: transformers' TrainingArguments; `output_dir` is the run's folder.
         evaluation: scores, card and figures of the result.
-        checkpoint: folder or Hub name of a model to start from; `model` then holds only what changes in its
-            configuration (loss, dropout), not the shapes of weights.
+        checkpoint: folder or Hub name (`NAME@REVISION` pins it) of a model to start from; `model` then holds only what
+            changes in its configuration (loss, dropout), not the shapes of weights.
         encoder_checkpoint: the same of a model whose backbone alone is the start; `model` may change the head too.
         lora: train adapters of `checkpoint` in place of its weights; null trains them all.
         bilevel: train a model's controller on what its signals do to the training of the rest; null trains all alike.
@@ -238,9 +238,19 @@ def set_precision(namespace: Namespace) -> None:
 
 def check_start_checkpoint(parser: ArgumentParser, name: str, start: str | None) -> None:
     """Refuse a path that is not there before the Hub is asked for it."""
-    looks_local = start is not None and (start.startswith((".", "/", "~")) or start.count("/") != 1)
-    if looks_local and not Path(str(start)).is_dir():
+    if start is None or Path(start).is_dir():
+        return
+    place, _ = split_revision(start)
+    if place.startswith((".", "/", "~")) or place.count("/") != 1:
         parser.error(f"{name} must be a folder or a Hub name, found nothing at {start!r}; check the path.")
+
+
+def split_revision(start: str) -> tuple[str, dict[str, str]]:
+    """Return where a model to start from lies, and the `revision` to load of it: `NAME@REVISION` pins a Hub name."""
+    name, _, revision = start.partition("@")
+    if not revision or Path(start).exists():
+        return start, {}
+    return name, {"revision": revision}
 
 
 def plain_values(parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:

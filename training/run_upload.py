@@ -12,7 +12,7 @@ from transformers.utils import CONFIG_NAME
 from hf_tsdyn.hub_card import hub_card
 from hf_tsdyn.hub_upload import Upload, check_account, upload_files
 from training.publish_checks import check_checkpoint, check_files, model_class
-from training.publish_files import CARD_FILE, gather
+from training.publish_files import CARD_FILE, REPLACED, gather
 from training.run_summary import SUMMARY_FILE
 
 DESCRIPTION = (
@@ -46,7 +46,7 @@ def take_push(arguments: TrainingArguments, settings: dict[str, Any]) -> PushReq
     """Return what the training arguments ask to be pushed, None if nothing, and take it out of them and the record.
 
     The Trainer then sends nothing by itself: it would send pickles, and every checkpoint's. What is pushed decides no
-    weight, so that a run is the same with and without.
+    weight, so that a run is the same with and without. Whatever else `hub_strategy` says, the run is pushed at its end.
     Raises: ValueError on a token, which the record would keep, or a wish for checkpoints, or a name that is none;
         PushError if nobody is logged in, before hours of training.
     """
@@ -62,9 +62,9 @@ def take_push(arguments: TrainingArguments, settings: dict[str, Any]) -> PushReq
             "training.hub_strategy must be end: checkpoints to resume from hold pickles, which are not pushed, found "
             f"{arguments.hub_strategy.value}; leave it out."
         )
-    repo = arguments.hub_model_id or Path(str(arguments.output_dir)).resolve().name
+    named = arguments.hub_model_id or Path(str(arguments.output_dir)).resolve().name
+    repo = check_account(named, option="training.hub_model_id")
     push = PushRequest(repo, arguments.hub_private_repo, arguments.hub_revision)
-    check_account(repo, option="training.hub_model_id")
     arguments.push_to_hub = settings["push_to_hub"] = False
     for name in ("hub_model_id", "hub_private_repo", "hub_revision"):
         settings.pop(name, None)
@@ -76,10 +76,14 @@ def push_run(output: Path, push: PushRequest) -> Upload:
 
     Raises: ValueError naming all that keeps it from being pushed; PushError.
     """
+    from training.publish_card import check_card  # knows the results of every kind, and by them the trainings
+
     bundle = gather(output, repo=push.repo)
-    if CARD_FILE not in bundle.files:
+    is_evaluated = CARD_FILE in bundle.files
+    if not is_evaluated:
         bundle.files[CARD_FILE] = run_card(output, push.repo).encode()
     findings = [*check_files(bundle, max_bytes=5_000_000_000), *check_checkpoint(bundle)]
+    findings += check_card(bundle) if is_evaluated else []
     if findings:
         listed = "\n".join(f"- {finding}" for finding in findings)
         raise ValueError(f"{output} is trained, and not fit to be pushed:\n{listed}")
@@ -90,6 +94,7 @@ def push_run(output: Path, push: PushRequest) -> Upload:
         message="End of training",
         private=push.private,
         branch=push.branch,
+        replaces=REPLACED,
         option="training.hub_model_id",
     )
 

@@ -3,7 +3,7 @@
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from training.model_config import MODEL_CLASSES, build_model_config
-from training.run_config import RunConfig
+from training.run_config import RunConfig, split_revision
 
 
 def build_model(config: RunConfig) -> PreTrainedModel:
@@ -20,9 +20,11 @@ def build_model(config: RunConfig) -> PreTrainedModel:
     model_class = classes[changed.model_type]
     if config.encoder_checkpoint is not None:
         fields = {name: value for name, value in config.model.items() if name != "model_type"}
-        return model_class.from_encoder(config.encoder_checkpoint, **fields)
+        encoder, pinned = split_revision(config.encoder_checkpoint)
+        return model_class.from_encoder(encoder, **pinned, **fields)
+    checkpoint, pinned = split_revision(config.start)
     model, report = model_class.from_pretrained(
-        config.checkpoint, config=changed, output_loading_info=True, ignore_mismatched_sizes=True
+        checkpoint, config=changed, output_loading_info=True, ignore_mismatched_sizes=True, **pinned
     )
     differing = {kind: sorted(map(str, keys))[:3] for kind, keys in report.items() if keys}
     if differing:
@@ -36,7 +38,8 @@ def build_model(config: RunConfig) -> PreTrainedModel:
 
 def _changed_config(config: RunConfig, start: str) -> PreTrainedConfig:
     """The start's configuration with the fields of `model`, which are checked."""
-    found = AutoConfig.from_pretrained(start)
+    name, pinned = split_revision(start)
+    found = AutoConfig.from_pretrained(name, **pinned)
     given = {"model_type": found.model_type} | config.model
     if given["model_type"] != found.model_type:
         raise ValueError(

@@ -84,6 +84,7 @@ class ChronosForecaster:
         cls,
         folder_or_name: str | Path,
         *,
+        revision: str | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         num_samples: int = 20,
@@ -96,6 +97,7 @@ class ChronosForecaster:
         Weights are read from safetensors files alone, and nothing that a repository brings along is executed.
 
         Args:
+            revision: branch or hash of a commit of the repository.
             dtype: of the weights: float32, or bfloat16, which is faster on GPUs that have it.
             num_samples, context_length, multivariate, batch_size: as of the class.
         Raises: ModuleNotFoundError without the package chronos; FileNotFoundError or OSError without a checkpoint;
@@ -109,9 +111,10 @@ class ChronosForecaster:
                 "give the folder that save_pretrained or training.finetune_chronos wrote (of an adapter, the merged "
                 "model)."
             )
-        check_checkpoint(folder_or_name)
+        pinned = {} if revision is None else {"revision": revision}
+        check_checkpoint(folder_or_name, **pinned)
         pipeline = pipeline_class.from_pretrained(
-            str(folder_or_name), dtype=dtype, use_safetensors=True, trust_remote_code=False
+            str(folder_or_name), dtype=dtype, use_safetensors=True, trust_remote_code=False, **pinned
         )
         pipeline.inner_model.to(device).eval()
         return cls(

@@ -31,8 +31,12 @@ def test_the_finished_files_are_sent_and_nothing_else(dataset: Path, monkeypatch
             calls.append((repo, options))
             return huggingface_hub.RepoUrl(f"https://huggingface.co/datasets/{repo}")
 
+        def list_repo_files(self, repo: str, **options: object) -> list[str]:
+            return ["README.md", "data/train-00000.arrow", "data/train-00001.arrow", "notes.txt"]
+
         def create_commit(self, repo: str, operations: list, **options: object) -> SimpleNamespace:
-            calls.append((repo, {each.path_in_repo: each.path_or_fileobj for each in operations}, options))
+            files = {each.path_in_repo: getattr(each, "path_or_fileobj", None) for each in operations}
+            calls.append((repo, files, options))
             return SimpleNamespace(oid="f" * 40)
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
@@ -45,6 +49,7 @@ def test_the_finished_files_are_sent_and_nothing_else(dataset: Path, monkeypatch
     assert created == {"repo_type": "dataset", "private": None, "exist_ok": True}
     assert committed["repo_type"] == "dataset"
     assert files.pop("README.md") == b'load_dataset("name/chaos")'
+    assert files.pop("data/train-00001.arrow", "kept") is None  # a shard of a former upload
     sent = ["attractors.png", "data/train-00000.arrow", "manifest.json", "rejected.jsonl"]
     assert files == {name: str(dataset / name) for name in sent}
 

@@ -42,8 +42,10 @@ result = [
 """
 
 FORECAST = """
+from types import SimpleNamespace
 import torch
-from hf_tsdyn import ForecastPipeline
+from hf_tsdyn import DystformerForPrediction, ForecastPipeline
+from training.starting_model import build_model
 from transformers import AutoModelForTimeSeriesPrediction
 
 revisions, past_values = given
@@ -54,6 +56,14 @@ for name, revision in revisions.items():
     newest[name] = model.forecast(past_values, prediction_length=11).tolist()
     pipeline = ForecastPipeline.from_pretrained(f"acme/{name}", revision=revision)
     pinned[name] = pipeline.predict(past_values, prediction_length=11).tolist()
+revision = revisions["dystformer"]
+older = DystformerForPrediction.from_pretrained("acme/dystformer", revision=revision).state_dict()
+name = f"acme/dystformer@{revision}"
+for whole, encoder in ((name, None), (None, name)):
+    start = SimpleNamespace(task="forecast", start=name, checkpoint=whole, encoder_checkpoint=encoder, model={})
+    started = build_model(start).state_dict()
+    same = {name for name in older if torch.equal(older[name], started[name])}
+    assert same == set(older) if whole else same >= {name for name in older if name.startswith("model.")}
 result = [newest, pinned]
 """
 

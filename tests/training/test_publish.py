@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard, parse_eval_result_entries
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, ModelCard, parse_eval_result_entries
 
 from training.publish import main, prepare
 
@@ -17,18 +17,40 @@ CARDS = Path(__file__).parents[2] / "model_cards"
 SHIPPED = sorted(file.parent for file in CARDS.glob("*/config.json"))
 
 
+class Commits(list):
+    def __init__(self):
+        super().__init__()
+        self.asked, self.deleted = [], set()
+
+
 @pytest.fixture
 def commits(monkeypatch):
-    """The commits that a Hub received."""
-    received = []
+    """The commits that a Hub received; of them `asked`, which options came, and `deleted`, which names went."""
+    received = Commits()
+    asked, deleted = received.asked, received.deleted
 
     class Api:
+        def whoami(self):
+            return {"name": "acme", "auth": {"accessToken": {"role": "write"}}}
+
+        def repo_info(self, repo, **options):
+            return SimpleNamespace(private=True)
+
+        def create_branch(self, repo, *, branch, **options):
+            asked.append(("branch", branch))
+
+        def list_repo_files(self, repo, **options):
+            return [".gitattributes", "README.md", "figures/old.png", "data/train-00001.arrow", "mine.txt"]
+
         def create_repo(self, repo, **options):
+            asked.append(("private", options["private"]))
             kind = "datasets/" if options["repo_type"] == "dataset" else ""
             return huggingface_hub.RepoUrl(f"https://huggingface.co/{kind}{repo}")
 
         def create_commit(self, repo, operations, **options):
-            received.append({each.path_in_repo: each for each in operations})
+            asked.append(("revision", options["revision"]))
+            received.append({each.path_in_repo: each for each in operations if isinstance(each, CommitOperationAdd)})
+            deleted.update(each.path_in_repo for each in operations if isinstance(each, CommitOperationDelete))
             return SimpleNamespace(oid="abc123")
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
@@ -125,6 +147,24 @@ def test_a_checkpoint_goes_in_one_commit_and_its_revision_is_printed(checkpoint,
     assert "published  https://huggingface.co/acme/toy" in printed
     assert "revision   abc123" in printed
     assert 'hf_tsdyn.ALRNNForPrediction.from_pretrained("acme/toy", revision="abc123")' in printed
+
+
+def test_a_private_repository_and_a_branch_are_asked_for(checkpoint, commits):
+    main([str(checkpoint), "--repo", "acme/new", "--private", "--revision", "trial"])
+    assert commits.asked == [("private", True), ("branch", "trial"), ("revision", "trial")]
+
+
+def test_a_name_alone_is_of_the_account_and_the_card_says_so(checkpoint, commits, capsys):
+    main([str(checkpoint), "--repo", "new"])
+    assert 'from_pretrained("acme/new")' in commits[0]["README.md"].path_or_fileobj.decode()
+    assert 'from_pretrained("acme/new", revision="abc123")' in capsys.readouterr().out
+
+
+def test_what_a_former_upload_left_is_deleted_and_nothing_else(checkpoint, dataset, commits):
+    main([str(checkpoint), "--repo", "acme/new"])
+    assert commits.deleted == {"figures/old.png"}
+    main([str(dataset), "--repo", "acme/chaos"])
+    assert commits.deleted == {"figures/old.png", "data/train-00001.arrow"}
 
 
 def test_what_is_not_fit_is_not_sent_and_all_findings_are_told(checkpoint, commits, capsys):

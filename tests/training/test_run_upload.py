@@ -7,27 +7,45 @@ import huggingface_hub
 import pytest
 from huggingface_hub import ModelCard
 
+from training import evaluate_checkpoint
 from training.run_config import load_run_config
 from training.train import main, prepare
 
 PUSH = ("--training.push_to_hub", "true", "--training.hub_model_id", "acme/toy")
 
 
+class Commit(dict):
+    pass
+
+
 @pytest.fixture
 def commits(monkeypatch):
-    """The commits that a Hub received."""
+    """The commits that a Hub received, with `private`, `revision` and what each deletes."""
     received = []
 
     class Api:
         def whoami(self):
-            return {"name": "acme"}
+            return {"name": "acme", "auth": {"accessToken": {"role": "write"}}}
+
+        def list_repo_files(self, repo, **options):
+            return ["training_args.bin", "figures/old.png", "mine.txt", "model.safetensors"]
 
         def create_repo(self, repo, **options):
+            self.private = options["private"]
             return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo}")
 
+        def repo_info(self, repo, **options):
+            return SimpleNamespace(private=True)
+
+        def create_branch(self, repo, **options):
+            pass
+
         def create_commit(self, repo, operations, **options):
-            contents = {each.path_in_repo: each.as_file() for each in operations}
-            received.append({})
+            added = [each for each in operations if isinstance(each, huggingface_hub.CommitOperationAdd)]
+            contents = {each.path_in_repo: each.as_file() for each in added}
+            received.append(Commit())
+            received[-1].private, received[-1].revision = self.private, options["revision"]
+            received[-1].deleted = {each.path_in_repo for each in operations if each not in added}
             for name, opened in contents.items():
                 with opened as file:
                     received[-1][name] = file.read()
@@ -42,6 +60,8 @@ def test_a_run_is_pushed_in_one_commit_when_it_has_ended(run_options, commits, t
     (commit,) = commits
     names = ("README.md", "config.json", "model.safetensors", "probe.safetensors", "run_config.yaml")
     assert set(commit) == {*names, "training_summary.json"}
+    assert commit.deleted == {"training_args.bin", "figures/old.png"}
+    assert (commit.private, commit.revision) == (None, None)
     assert (tmp_path / "run" / "training_args.bin").is_file()  # which the Trainer would have pushed
     assert commit["model.safetensors"] == (tmp_path / "run" / "model.safetensors").read_bytes()
     assert str(tmp_path).encode() not in b"".join(commit[name] for name in ("run_config.yaml", "README.md"))
@@ -68,11 +88,25 @@ def test_a_run_is_the_same_with_and_without_and_a_finished_one_is_pushed_by_the_
     assert not (tmp_path / "run" / "README.md").exists()
 
 
-def test_an_evaluated_run_is_pushed_with_its_own_card(run_options, commits, tmp_path):
+def test_an_evaluated_run_is_pushed_with_its_own_card_unless_that_misleads(run_options, commits, tmp_path):
     main(run_options())
-    (tmp_path / "run" / "README.md").write_text("---\nlicense: mit\n---\n\n# toy\n")
+    evaluate_checkpoint.main([str(tmp_path / "run"), "--evaluation.protocol.num_windows", "2"])
+    card = tmp_path / "run" / "README.md"
     main(run_options(*PUSH))
-    assert commits[0]["README.md"] == b"---\nlicense: mit\n---\n\n# toy\n"
+    assert 'from_pretrained("acme/toy")' in commits[0]["README.md"].decode()
+    assert commits[0]["README.md"].count(b"|") == card.read_bytes().count(b"|") > 50
+    card.write_text(card.read_text().replace("library_name: hf_tsdyn", "library_name: transformers"))
+    with pytest.raises(SystemExit, match="not fit to be pushed:\n- library_name must be hf_tsdyn"):
+        main(run_options(*PUSH))
+    assert len(commits) == 1
+
+
+def test_a_run_goes_to_a_private_repository_of_the_account_and_to_a_branch(run_options, commits):
+    more = ("--training.hub_private_repo", "true", "--training.hub_revision", "trial")
+    main(run_options("--training.push_to_hub", "true", *more))
+    (commit,) = commits
+    assert (commit.private, commit.revision) == (True, "trial")
+    assert 'from_pretrained("acme/run")' in commit["README.md"].decode()
 
 
 def test_what_is_not_fit_is_not_pushed(run_options, commits, tmp_path):

@@ -3,6 +3,7 @@ import torch
 from safetensors.torch import load_file
 
 from hf_tsdyn import DystformerForPrediction
+from training.run_config import split_revision
 from training.train import main
 
 
@@ -38,6 +39,13 @@ def test_a_start_that_is_not_there_is_named(start_options, capsys, name):
     with pytest.raises(SystemExit):
         main(start_options(f"--{name}", "./nowhere"))
     assert f"{name} must be a folder or a Hub name, found nothing at './nowhere'" in capsys.readouterr().err
+
+
+def test_a_start_on_the_hub_may_be_pinned_and_a_folder_keeps_its_name(tmp_path):
+    assert split_revision("acme/toy") == ("acme/toy", {})
+    assert split_revision("acme/toy@0123abc") == ("acme/toy", {"revision": "0123abc"})
+    (tmp_path / "run@home").mkdir()
+    assert split_revision(str(tmp_path / "run@home")) == (str(tmp_path / "run@home"), {})
 
 
 def test_a_run_starts_from_one_model(run_options, start_options, tmp_path, capsys):

@@ -106,15 +106,16 @@ class EncoderMixin(_Model):
         )
 
     @classmethod
-    def from_encoder(cls, name_or_path: str | Path, **fields: Any) -> Self:
+    def from_encoder(cls, name_or_path: str | Path, *, revision: str | None = None, **fields: Any) -> Self:
         """Return a new model with the encoder of another dystformer checkpoint, whatever head that has.
 
         Args:
-            name_or_path: checkpoint folder or Hub name.
+            name_or_path: checkpoint folder or Hub name. revision: branch or hash of a commit there.
             fields: of the configuration, instead of the checkpoint's; none that change the encoder's weights.
         Raises: ValueError naming the encoder's weights that do not fit.
         """
-        found = DystformerConfig.from_pretrained(name_or_path)
+        pinned: dict[str, Any] = {} if revision is None else {"revision": revision}
+        found = DystformerConfig.from_pretrained(name_or_path, **pinned)
         own: dict[str, Any] = {
             name: getattr(found, name) for name in DystformerConfig.__annotations__ if name != "model_type"
         }
@@ -125,7 +126,7 @@ class EncoderMixin(_Model):
         config = DystformerConfig(**(own | fields))
         # By the backbone's own class: a head's weights that happen to fit the new head are not to come along.
         loaded: Any = AutoModel.from_pretrained(
-            name_or_path, config=config, output_loading_info=True, ignore_mismatched_sizes=True
+            name_or_path, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **pinned
         )
         backbone, report = loaded
         prefix = cls.base_model_prefix

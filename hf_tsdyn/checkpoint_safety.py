@@ -7,20 +7,19 @@ that a configuration cannot ask for more memory or layers than the checkpoint fi
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import cached_file, resolve_revision
+
+from .checkpoint_settings import check_dtype, check_settings, check_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as _Model
@@ -30,22 +29,9 @@ else:
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
-MAX_NUMBER = 2**20
-"""Largest whole number of a configuration that weights with fewer values may have."""
-MAX_DEPTH = 1024
-"""Most layers, and most degrees of monomials."""
-MAX_NEW_VALUES = 2**26
-"""How many more values than the checkpoint holds a model may have, such as those of a head that is to be trained."""
+MAX_TENSORS = 2**16
+"""Most tensors of a file: headers of many take long to read."""
 
-_DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "num_worker_layers", "poly_degrees")
-# What transformers would act on at loading: attention from Hub kernels, patches, quantizers, another weights file.
-_LOADING_FIELDS = (
-    "attn_implementation",
-    "experts_implementation",
-    "fusion_config",
-    "quantization_config",
-    "transformers_weights",
-)
 _SHARD_OF_A_RANK = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")
 _WHERE = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
@@ -64,36 +50,74 @@ class SafeLoadingMixin(_Model):
             raise ValueError(
                 "use_safetensors must be True, found False; weights are read from safetensors files alone."
             )
-        if pretrained_model_name_or_path is not None:
-            num_values = check_checkpoint(pretrained_model_name_or_path, **options)
-            if num_values is not None:
-                _check_size(cls, _configuration(cls, pretrained_model_name_or_path, options), num_values)
+        name = pretrained_model_name_or_path
+        if name is not None:
+            for given in ("dtype", "torch_dtype"):
+                check_dtype(options.get(given))
+            options |= pinned(name, options)
+            config = options.get("config")
+            settings_class = cls.config_class if config is None else None
+            num_values = check_checkpoint(name, config_class=settings_class, **options)
+            if num_values is None:
+                raise _no_weights(name, options.get("variant"))
+            check_size(cls, _configuration(cls, name, options), num_values)
         return super().from_pretrained(pretrained_model_name_or_path, *arguments, use_safetensors=True, **options)
 
 
-def check_checkpoint(name_or_path: str | os.PathLike[str], **options: Any) -> int | None:
-    """Return how many values the weights of a folder, file or Hub repository hold; None if there are no such weights.
+def check_checkpoint(
+    name_or_path: str | os.PathLike[str], *, config_class: type | None = None, **options: Any
+) -> int | None:
+    """Return how many values the weights of a folder or Hub repository hold; None if there are no such weights.
 
     Args:
+        config_class: that config.json must be of; by default the one that it names.
         options: those of `from_pretrained`.
-    Raises: ValueError as `SafeLoadingMixin.from_pretrained`, but for sizes that only a model's class can tell.
+    Raises: ValueError as `SafeLoadingMixin.from_pretrained`, but for sizes that only a model's class can tell;
+        FileNotFoundError if there is no such folder, and the name is no repository's.
     """
     path = Path(name_or_path)
+    _check_place(path)
+    where = {name: options[name] for name in _WHERE if options.get(name) is not None}
+    _check_adapter(str(name_or_path), where, options.get("adapter_kwargs"))
+    _check_pickles(path / where.get("subfolder", ""), options.get("variant"))
+    files = _weight_files(str(name_or_path), where, options.get("variant"))
+    num_values = sum(map(count_values, files))
+    check_settings(_json_of(str(name_or_path), "config.json", where) or {}, num_values, config_class)
+    return num_values if files else None
+
+
+def pinned(name_or_path: str | os.PathLike[str], options: dict[str, Any]) -> dict[str, Any]:
+    """Return `revision` as the commit that it is now, so that what is checked is what is loaded; {} of a folder."""
+    if Path(name_or_path).is_dir():
+        return {}
+    asked = {name: options[name] for name in ("token", "local_files_only", "cache_dir") if name in options}
+    revision = resolve_revision(name_or_path, options.get("revision"), **asked)
+    return {} if revision is None else {"revision": revision}
+
+
+def _check_place(path: Path) -> None:
     if path.is_file():
-        files = [path]
-        if path.suffix != ".safetensors":
-            raise ValueError(f"weights must be a safetensors file, found {path.name}; {_ADVICE}")
-    else:
-        where = {name: options[name] for name in _WHERE if options.get(name) is not None}
-        _check_adapter(str(name_or_path), where, options.get("adapter_kwargs"))
-        _check_pickles(path / where.get("subfolder", ""), options.get("variant"))
-        files = _weight_files(str(name_or_path), where, options.get("variant"))
-    if not files:
-        return None
-    num_values = sum(map(_count_values, files))
-    if not path.is_file():
-        _check_settings(_json_of(str(name_or_path), "config.json", where) or {}, num_values)
-    return num_values
+        raise ValueError(f"a checkpoint must be a folder, found the file {path.name}; {_ADVICE}")
+    if path.is_dir():
+        return
+    local = path.is_absolute() or path.parts[:1] in (("..",), ("~",), ("model_cards",), ("runs",))
+    if local or not 1 <= len(path.parts) <= 2 or str(path).startswith("~"):
+        raise FileNotFoundError(
+            f"a checkpoint must be a folder, or a Hub repository like NAME/MODEL, found neither at {str(path)!r} from "
+            f"{Path.cwd()}; check the path."
+        )
+
+
+def _no_weights(name_or_path: str | os.PathLike[str], variant: str | None) -> OSError:
+    wanted, place = _with_variant(WEIGHTS, variant), str(name_or_path)
+    if Path(place, "README.md").is_file():
+        return FileNotFoundError(
+            f"a checkpoint must hold {wanted}, found none in {place}; it may ship without: its README.md says why."
+        )
+    return FileNotFoundError(
+        f"a checkpoint must hold {wanted}, found none at {place}; check the name, and the connection if it lies on "
+        "the Hub."
+    )
 
 
 _ADVICE = "it is not opened. Have its author save it with save_pretrained, which writes model.safetensors."
@@ -148,7 +172,8 @@ def _check_pickles(folder: Path, variant: str | None) -> None:
     if not {_with_variant(WEIGHTS, variant), _with_variant(INDEX, variant)} & set(names):
         pickles = [name for name in names if name.endswith((".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".pkl"))]
         if pickles:
-            raise ValueError(f"a checkpoint must hold {WEIGHTS}, found {pickles[0]}, which may run code; {_ADVICE}")
+            wanted = _with_variant(WEIGHTS, variant)
+            raise ValueError(f"a checkpoint must hold {wanted}, found {pickles[0]}, which may run code; {_ADVICE}")
 
 
 def _with_variant(file: str, variant: str | None) -> str:
@@ -166,6 +191,8 @@ def _weight_files(name: str, where: dict[str, Any], variant: str | None) -> list
     shards = index.get("weight_map")
     if not isinstance(shards, dict) or not isinstance(index.get("metadata"), dict):
         raise ValueError(f"{INDEX} must hold weight_map and metadata, found {sorted(index)}; get the checkpoint anew.")
+    if not shards:
+        raise ValueError(f"{INDEX} must name the file of every tensor, found none; get the checkpoint anew.")
     return [_shard(name, file, where) for file in sorted({str(file) for file in shards.values()})]
 
 
@@ -181,41 +208,20 @@ def _shard(name: str, file: str, where: dict[str, Any]) -> Path:
     return found
 
 
-def _count_values(file: Path) -> int:
+def count_values(file: Path) -> int:
+    """Return how many values a safetensors file holds; ValueError if it is damaged, or of too many tensors."""
     try:
         with safe_open(file, framework="pt") as tensors:  # its header is bounded and checked against the file's length
-            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.offset_keys())
+            names = tensors.offset_keys()
+            if len(names) > MAX_TENSORS:
+                raise ValueError(
+                    f"{file.name} must hold at most {MAX_TENSORS} tensors, found {len(names)}; get the checkpoint anew."
+                )
+            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
     except SafetensorError as error:
         raise ValueError(
             f"{file.name} must be a whole safetensors file, found: {error}; get the checkpoint anew."
         ) from None
-
-
-def _check_settings(settings: dict[str, Any], num_values: int) -> None:
-    """Raise ValueError on settings that load more than weights, or numbers that no weights of this size go with."""
-    acting = [name for name in _LOADING_FIELDS if settings.get(name) is not None]
-    if acting:
-        raise ValueError(
-            f"config.json must not decide what is loaded beside weights, found {acting[0]}={settings[acting[0]]!r}; "
-            "delete it there, and give it to from_pretrained yourself if you want it."
-        )
-    largest = max(MAX_NUMBER, num_values)
-    for name, number in _whole_numbers(settings):
-        limit = MAX_DEPTH if name in _DEPTHS else largest
-        if number > limit:
-            raise ValueError(
-                f"{name} of config.json must be at most {limit} with weights of {num_values} values, found {number}; "
-                "check that configuration and weights belong together."
-            )
-
-
-def _whole_numbers(settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    for name, value in settings.items():
-        for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, dict) and name != "provenance":
-                yield from _whole_numbers(each)
-            elif isinstance(each, int):
-                yield name, each
 
 
 def _configuration(model_class: type, name_or_path: Any, options: dict[str, Any]) -> PreTrainedConfig:
@@ -228,19 +234,4 @@ def _configuration(model_class: type, name_or_path: Any, options: dict[str, Any]
     return config_class.from_pretrained(name_or_path if config is None else config, **chosen)
 
 
-def _check_size(model_class: Any, config: PreTrainedConfig, num_values: int) -> None:
-    try:
-        with torch.device("meta"):
-            wanted = sum(tensor.numel() for tensor in model_class(copy.deepcopy(config)).state_dict().values())
-    except RuntimeError as error:  # sizes beyond what a tensor can have
-        raise ValueError(
-            f"a configuration must describe a model that can be built, found none ({error}); check its sizes."
-        ) from None
-    if wanted > num_values + MAX_NEW_VALUES:
-        raise ValueError(
-            f"config.json must describe the model of its weights, found weights of {num_values} values for a model of "
-            f"{wanted}; check that they belong together."
-        )
-
-
-__all__ = ["SafeLoadingMixin", "check_checkpoint"]
+__all__ = ["SafeLoadingMixin", "check_checkpoint", "count_values", "pinned"]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForTimeSeriesPrediction
 
-from .checkpoint_safety import check_checkpoint
+from .checkpoint_safety import check_checkpoint, pinned
+from .checkpoint_settings import check_dtype
 from .forecasting import Forecaster
 
 Series = np.ndarray | Tensor | Sequence[float] | Sequence[Sequence[float]]
@@ -39,16 +40,28 @@ class ForecastPipeline:
         """Load a checkpoint folder or Hub repository; `kwargs` go to the model's `from_pretrained`.
 
         Nothing that the checkpoint brings along is executed; see `hf_tsdyn.checkpoint_safety` for what is refused.
+        Raises: ValueError also if weights are missing, or the model does not forecast.
         """
-        if Path(name_or_path).is_dir() and not (Path(name_or_path) / "config.json").is_file():
+        if kwargs.pop("trust_remote_code", False):
+            raise ValueError("trust_remote_code must be left out, found True; no code of a checkpoint is run here.")
+        folder = Path(name_or_path, kwargs.get("subfolder") or "")
+        if Path(name_or_path).is_dir() and not (folder / "config.json").is_file():
             raise FileNotFoundError(
-                f"a checkpoint folder must hold config.json, found none in {name_or_path}; give the folder that "
+                f"a checkpoint folder must hold config.json, found none in {folder}; give the folder that "
                 "save_pretrained or training.train wrote."
             )
+        check_dtype(kwargs.get("dtype"))
+        kwargs |= pinned(name_or_path, kwargs)
         check_checkpoint(name_or_path, **kwargs)
-        kwargs = {"trust_remote_code": False} | kwargs
+        kwargs |= {"trust_remote_code": False, "output_loading_info": True}
         _check_forecasts(name_or_path, kwargs)
-        model = AutoModelForTimeSeriesPrediction.from_pretrained(str(name_or_path), **kwargs)
+        model, report = AutoModelForTimeSeriesPrediction.from_pretrained(str(name_or_path), **kwargs)
+        if report["missing_keys"]:
+            missing = sorted(map(str, report["missing_keys"]))[:3]
+            raise ValueError(
+                f"a checkpoint must hold all weights of its model, found none for {missing} in {name_or_path}; they "
+                "would be random. Train it, or load it by its class."
+            )
         return cls(model, batch_size=batch_size)
 
     def predict(self, inputs: Series | Sequence[Series], *, prediction_length: int) -> Any:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig
 
-from ..checkpoint_safety import check_checkpoint
+from ..checkpoint_safety import check_checkpoint, pinned
+from ..checkpoint_settings import check_size
 from ..distributions import check_num_samples, check_quantile_levels
 from ..forecasting import check_prediction_length
 from ..observations import check_past_values, last_observed
@@ -111,10 +113,15 @@ class ChronosForecaster:
                 "give the folder that save_pretrained or training.finetune_chronos wrote (of an adapter, the merged "
                 "model)."
             )
-        pinned = {} if revision is None else {"revision": revision}
-        check_checkpoint(folder_or_name, **pinned)
+        options = pinned(folder_or_name, {"revision": revision})
+        num_values = check_checkpoint(folder_or_name, **options)
+        model_class = model_class_of(
+            AutoConfig.from_pretrained(str(folder_or_name), trust_remote_code=False, **options)
+        )
+        config = model_class.config_class.from_pretrained(str(folder_or_name), **options)
+        check_size(model_class, config, num_values or 0)
         pipeline = pipeline_class.from_pretrained(
-            str(folder_or_name), dtype=dtype, use_safetensors=True, trust_remote_code=False, **pinned
+            str(folder_or_name), dtype=dtype, use_safetensors=True, trust_remote_code=False, **options
         )
         pipeline.inner_model.to(device).eval()
         return cls(
@@ -273,6 +280,19 @@ def family_of(config: Any) -> Family:
             f"{'' if hasattr(config, 'chronos_config') else 'out'} chronos_config; give a Chronos model."
         )
     return cast(Family, names[name])
+
+
+def model_class_of(config: Any) -> Any:
+    """Return the network that the official pipeline of a configuration's family runs; ValueError as `family_of`."""
+    family = family_of(config)
+    if family == "chronos_t5":
+        is_causal = config.chronos_config.get("model_type") == "causal"
+        mapping = MODEL_FOR_CAUSAL_LM_MAPPING if is_causal else MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+        return mapping[type(config)]
+    from chronos.chronos2 import Chronos2Model
+    from chronos.chronos_bolt import ChronosBoltModelForForecasting
+
+    return Chronos2Model if family == "chronos_2" else ChronosBoltModelForForecasting
 
 
 def require_chronos() -> Any:

@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForTimeSeriesPrediction
 from hf_tsdyn import ForecastPipeline
 from hf_tsdyn.baselines.chronos import ChronosForecaster
 from hf_tsdyn.baselines.patchtst import PatchTSTForecaster
-from hf_tsdyn.checkpoint_safety import MAX_NUMBER, check_checkpoint
+from hf_tsdyn.checkpoint_safety import check_checkpoint, count_values
+from hf_tsdyn.checkpoint_settings import MAX_NUMBER, check_size
 from hf_tsdyn.models import ARCHITECTURES, ALRNNConfig, ALRNNForPrediction
 
 PATCHTST = PatchTSTConfig(
@@ -92,7 +93,7 @@ def test_a_pickle_alone_is_refused(folder, sentinel, load, name):
 
 def test_a_pickle_by_its_own_name_is_refused(folder, sentinel):
     write_pickle(folder / "weights.bin", sentinel)
-    with pytest.raises(ValueError, match=r"found weights\.bin; it is not opened"):
+    with pytest.raises(ValueError, match=r"found the file weights\.bin; it is not opened"):
         ALRNNForPrediction.from_pretrained(folder / "weights.bin", config=ALRNNConfig(num_channels=2, hidden_size=4))
     with pytest.raises(ValueError, match="use_safetensors must be True, found False"):
         ALRNNForPrediction.from_pretrained(folder, use_safetensors=False)
@@ -129,6 +130,8 @@ def test_an_index_that_names_files_elsewhere_is_refused(folder, tmp_path, sentin
         ("{", "must be JSON"),
         ("[" * 100_000, "must be JSON"),
         ('{"weight_map": {"a": "no.safetensors"}, "metadata": {}}', r"found none called 'no\.safetensors'"),
+        ('{"weight_map": {"a": "x\\\\y.safetensors"}, "metadata": {}}', "must name safetensors files beside it"),
+        ('{"weight_map": {}, "metadata": {}}', "must name the file of every tensor, found none"),
     ],
 )
 def test_an_index_that_is_none_is_refused(folder, content, message):
@@ -201,13 +204,114 @@ def test_an_unknown_architecture_is_refused(folder):
         {"quantization_config": {"quant_method": "bitsandbytes"}},
         {"transformers_weights": "adapter_model.bin"},
         {"fusion_config": {"patch_embeddings": True}},
+        {"_attn_implementation": "evil/kernel"},
+        {"experts_implementation": "evil"},
+        {"_experts_implementation": "evil"},
+        {"configuration_files": ["config.4.0.0.json"]},
+        {"distributed_config": {}},
     ],
 )
 def test_settings_that_load_more_than_weights_are_refused(folder, sentinel, load, change):
     write_pickle(folder / "adapter_model.bin", sentinel)
+    (folder / "config.4.0.0.json").write_bytes((folder / "config.json").read_bytes())
     settings(folder, **change)
     with pytest.raises(ValueError, match=f"must not decide what is loaded beside weights, found {next(iter(change))}="):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"attribute_map": {"harmless": "_attn_implementation"}, "harmless": "evil/kernel"}, "found attribute_map"),
+        ({"to_dict": "x"}, "found to_dict"),
+        ({"_auto_class": "x"}, "must hold settings alone, found _auto_class"),
+        ({"dtype": "load"}, "dtype must be 'auto' or a floating-point type of torch like 'bfloat16', found 'load'"),
+        ({"dtype": "float12"}, "found 'float12'"),
+        ({"torch_dtype": "__name__"}, "found '__name__'"),
+        ({"auto_map": {"AutoConfig": 5}}, "auto_map of config.json must map names to names"),
+        ({"auto_map": 5}, "auto_map of config.json must map names to names"),
+        ({"id2label": {"0": [2**40]}}, "id2label of config.json must be at most|0 of config.json must be at most"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(folder, change, message):
+    settings(folder, **change)
+    with pytest.raises(ValueError, match=message):
+        ALRNNForPrediction.from_pretrained(folder)
+    with pytest.raises(ValueError, match=message):
+        ForecastPipeline.from_pretrained(folder)
+
+
+def test_a_model_of_another_type_is_refused(folder):
+    settings(folder, model_type="dynonet")
+    with pytest.raises(ValueError, match="model_type of config.json must be 'alrnn', found 'dynonet'"):
+        ALRNNForPrediction.from_pretrained(folder)
+
+
+def test_settings_without_end_are_refused(folder):
+    content = json.dumps(json.loads((folder / "config.json").read_text()) | {"id2label": "DEEP"})
+    (folder / "config.json").write_text(content.replace('"DEEP"', "[" * 900 + "]" * 900))
+    with pytest.raises(ValueError, match="must be nested at most 32 levels deep, found more"):
+        ALRNNForPrediction.from_pretrained(folder)
+
+
+def test_where_a_model_comes_from_may_be_any_number(folder):
+    settings(folder, provenance={"seed": 2**60})
+    assert ALRNNForPrediction.from_pretrained(folder).config.provenance == {"seed": 2**60}
+
+
+@pytest.mark.parametrize("pointer", ["w.safetensors", "i.safetensors.index.json"])
+def test_weights_by_another_name_are_refused_before_anything_is_built(folder, tmp_path, load, pointer):
+    names = list(load_file(folder / "model.safetensors"))
+    (folder / "model.safetensors").rename(folder / "w.safetensors")
+    (tmp_path / "outside.safetensors").write_bytes((folder / "w.safetensors").read_bytes())
+    index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(names, "../outside.safetensors")}
+    (folder / "i.safetensors.index.json").write_text(json.dumps(index))
+    settings(folder, transformers_weights=pointer)
+    with pytest.raises(ValueError, match="must not decide what is loaded beside weights, found transformers_weights="):
+        load(folder)
+
+
+def test_a_folder_without_weights_is_refused_and_its_card_named(folder, load):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(OSError, match=r"must hold model\.safetensors, found none at .*checkpoint; check the name"):
+        ALRNNForPrediction.from_pretrained(folder)
+    (folder / "README.md").write_text("Results alone.")
+    with pytest.raises(OSError, match=r"it may ship without: its README\.md says why"):
+        load(folder)
+
+
+@pytest.mark.parametrize("held", [(), ("model.h",)])
+def test_a_pipeline_of_weights_that_would_be_random_is_refused(folder, held):
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: tensors[name] for name in held} or {"other": torch.zeros(4)}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="must hold all weights of its model, found none for"):
+        ForecastPipeline.from_pretrained(folder)
+
+
+def test_a_header_of_too_many_tensors_is_refused(folder, monkeypatch):
+    monkeypatch.setattr("hf_tsdyn.checkpoint_safety.MAX_TENSORS", 3)
+    with pytest.raises(ValueError, match="must hold at most 3 tensors, found 4"):
+        ALRNNForPrediction.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "place", ["/nonexistent/x", "../x", "model_cards/typo/x", "model_cards/typo", "runs/typo", "~/x"]
+)
+def test_a_folder_that_is_not_there_is_named_and_not_looked_for_on_the_hub(place):
+    for load in (ForecastPipeline.from_pretrained, ALRNNForPrediction.from_pretrained):
+        with pytest.raises(FileNotFoundError, match=r"or a Hub repository like NAME/MODEL, found neither at"):
+            load(place)
+
+
+def test_code_is_not_run_even_if_it_is_trusted(folder, sentinel, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    settings(folder, model_type="evil", auto_map={"AutoConfig": "evil.Config"})
+    (folder / "evil.py").write_text(f"open({str(sentinel)!r}, 'w')")
+    with pytest.raises(ValueError, match="trust_remote_code must be left out, found True"):
+        ForecastPipeline.from_pretrained(folder, trust_remote_code=True)
+    with pytest.raises(ValueError, match="custom code"):
+        ForecastPipeline.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
@@ -301,9 +405,44 @@ def test_baselines_refuse_what_models_refuse(patchtst, sentinel, load):
         load(patchtst)
 
 
+CHRONOS = {
+    "model_type": "t5",
+    "architectures": ["T5ForConditionalGeneration"],
+    "chronos_config": {"model_type": "seq2seq"},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"d_model": 2**13, "d_ff": 2**14, "num_layers": 4}, "found weights of 4 values for a model of"),
+        ({"_attn_implementation": "evil/kernel"}, "must not decide what is loaded beside weights"),
+        ({"attribute_map": {"a": "_attn_implementation"}, "a": "evil/kernel"}, "found attribute_map"),
+        ({"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}, "custom code"),
+    ],
+)
+def test_a_chronos_that_means_harm_is_refused(tmp_path, sentinel, monkeypatch, change, message):
+    pytest.importorskip("chronos")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    save_file({"shared.weight": torch.zeros(4)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps(CHRONOS | change))
+    (tmp_path / "evil.py").write_text(f"open({str(sentinel)!r}, 'w')")
+    with pytest.raises(ValueError, match=message):
+        ChronosForecaster.from_pretrained(tmp_path)
+
+
+def test_a_chronos_is_checked_and_loaded_at_the_revision_asked_for(monkeypatch):
+    pytest.importorskip("chronos")
+    asked = []
+    monkeypatch.setattr("hf_tsdyn.baselines.chronos.check_checkpoint", lambda name, **options: asked.append(options))
+    with pytest.raises(OSError, match="connect"):  # there is no network
+        ChronosForecaster.from_pretrained("acme/toy", revision="0123abc")
+    assert asked == [{"revision": "0123abc"}]
+
+
 def test_a_good_checkpoint_is_counted(folder, patchtst):
     num_values = sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values())
-    assert check_checkpoint(folder) == check_checkpoint(folder / "model.safetensors") == num_values == 28
+    assert check_checkpoint(folder) == count_values(folder / "model.safetensors") == num_values == 28
     assert check_checkpoint(patchtst, variant="fp16") is None
     PatchTSTForecaster.from_pretrained(patchtst)
 
@@ -344,9 +483,40 @@ def test_a_repository_is_asked_what_a_folder_is(cached, sentinel):
     with pytest.raises(ValueError, match="must name safetensors files beside it"):
         load()
     (cached / "model.safetensors.index.json").unlink()
+    (cached / "part.safetensors").rename(weights)
+    settings(cached, transformers_weights="x")
+    with pytest.raises(ValueError, match="must not decide what is loaded"):
+        load()
+    settings(cached, transformers_weights=None)
+    weights.unlink()
     write_pickle(cached / "pytorch_model.bin", sentinel)
     with pytest.raises(OSError, match="safetensors"):
         load()
+
+
+def test_a_subfolder_is_asked_what_a_folder_is(folder, tmp_path, sentinel):
+    for load in (ALRNNForPrediction.from_pretrained, ForecastPipeline.from_pretrained):
+        load(tmp_path, subfolder=folder.name)
+    settings(folder, transformers_weights="x")
+    with pytest.raises(ValueError, match="must not decide what is loaded"):
+        check_checkpoint(tmp_path, subfolder=folder.name)
+    settings(folder, transformers_weights=None)
+    (folder / "model.safetensors").unlink()
+    write_pickle(folder / "pytorch_model.bin", sentinel)
+    with pytest.raises(ValueError, match=r"found pytorch_model\.bin, which may run code"):
+        check_checkpoint(tmp_path, subfolder=folder.name)
+
+
+def test_loading_leaves_the_given_configuration_as_it_is(folder):
+    config = ALRNNConfig(num_channels=2, hidden_size=4)
+    before = config.to_dict()
+    ALRNNForPrediction.from_pretrained(folder, config=config)
+    assert config.to_dict() == before
+
+
+def test_sizes_beyond_any_tensor_are_refused():
+    with pytest.raises(ValueError, match="must describe a model that can be built, found none"):
+        check_size(ALRNNForPrediction, ALRNNConfig(num_channels=2, hidden_size=2**40), 28)
 
 
 @pytest.mark.slow  # for what training imports

@@ -52,15 +52,16 @@ class LoopbackHub:
         return json.loads(done.stdout.splitlines()[-1])
 
     def read(self, path: str) -> Any:
-        """What the Hub answers to a GET request, without a token."""
+        """What the Hub answers to a GET request of whoever may read all."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{self.url}/{path}", timeout=30) as response:
+        request = urllib.request.Request(f"{self.url}/{path}", headers={"Authorization": f"Bearer {READ_TOKEN}"})
+        with opener.open(request, timeout=30) as response:
             return json.load(response)
 
-    def commits(self, address: str) -> list[str]:
+    def commits(self, address: str, branch: str = "main") -> list[str]:
         """Hashes of the commits of `models/NAME/REPO` or `datasets/NAME/REPO`, the newest first; none without it."""
         try:
-            return [commit["id"] for commit in self.read(f"api/{address}/commits/main")]
+            return [commit["id"] for commit in self.read(f"api/{address}/commits/{branch}")]
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 return []

@@ -31,43 +31,64 @@ class Repositories:
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
 
-    def create(self, address: str) -> bool:
+    def create(self, address: str, *, is_private: bool = False) -> bool:
         """Begin a repository with a commit of its own, as the Hub does, and return whether it is new."""
         with self._lock:
             if self._record(address).exists():
                 return False
             entry = self.entry(self.store(GIT_ATTRIBUTES), large=False)
-            self._append(address, [], "initial commit", {".gitattributes": entry})
+            repository = {"private": is_private, "branches": {"main": []}}
+            self._append(address, repository, "main", "initial commit", {".gitattributes": entry})
             return True
 
-    def commits(self, address: str) -> list[dict[str, Any]]:
-        """Every commit, the oldest first: id, title and the files by path."""
+    def _read(self, address: str) -> dict[str, Any]:
         record = self._record(address)
         if not record.is_file():
             raise RefusalError(404, "Repository not found", X_Error_Code="RepoNotFound")
         return json.loads(record.read_text())
 
+    def is_private(self, address: str) -> bool:
+        """Whether readers without a token see nothing of a repository."""
+        return self._read(address)["private"]
+
+    def commits(self, address: str, branch: str = "main") -> list[dict[str, Any]]:
+        """Every commit of a branch, the oldest first: id, title and the files by path."""
+        branches = self._read(address)["branches"]
+        if branch not in branches:
+            raise RefusalError(404, f"Invalid rev id: {branch}", X_Error_Code="RevisionNotFound")
+        return branches[branch]
+
+    def add_branch(self, address: str, branch: str) -> bool:
+        """Begin a branch at the newest commit of `main`, and return whether it is new."""
+        with self._lock:
+            repository = self._read(address)
+            if branch in repository["branches"]:
+                return False
+            repository["branches"][branch] = repository["branches"]["main"]
+            self._write(address, repository)
+            return True
+
     def at(self, address: str, revision: str) -> dict[str, Any]:
-        """The commit of a hash, or the newest by the name `main`."""
-        commits = self.commits(address)
-        if revision == "main":
-            return commits[-1]
-        for commit in commits:
+        """The commit of a hash, or the newest of a branch."""
+        branches = self._read(address)["branches"]
+        if revision in branches:
+            return branches[revision][-1]
+        for commit in (commit for commits in branches.values() for commit in commits):
             if commit["id"] == revision:
                 return commit
         raise RefusalError(404, f"Invalid rev id: {revision}", X_Error_Code="RevisionNotFound")
 
-    def commit(self, address: str, lines: Sequence[dict[str, Any]]) -> str:
+    def commit(self, address: str, branch: str, lines: Sequence[dict[str, Any]]) -> str:
         """Take in the lines of a commit request; 412 if another came between, 400 on content that was not uploaded."""
         header = next(line["value"] for line in lines if line["key"] == "header")
         with self._lock:
-            commits = self.commits(address)
+            commits = self.commits(address, branch)
             if header.get("parentCommit") not in (None, commits[-1]["id"]):
                 raise RefusalError(412, "A commit has happened since. Please refresh and try again.")
             files = dict(commits[-1]["files"])
             for line in lines:
                 self._apply(files, line["key"], line["value"])
-            return self._append(address, commits, header["summary"], files)
+            return self._append(address, self._read(address), branch, header["summary"], files)
 
     def _apply(self, files: dict[str, Any], key: str, value: dict[str, Any]) -> None:
         if key == "file":
@@ -84,15 +105,20 @@ class Repositories:
         elif key != "header":
             raise RefusalError(400, f"unknown operation {key}")
 
-    def _append(self, address: str, commits: list[dict[str, Any]], title: str, files: dict[str, Any]) -> str:
+    def _append(self, address: str, repository: dict[str, Any], branch: str, title: str, files: dict[str, Any]) -> str:
+        commits = repository["branches"][branch]
         content = json.dumps([address, [commit["id"] for commit in commits], title, files], sort_keys=True)
         commit = {"id": hashlib.sha1(content.encode()).hexdigest(), "title": title, "files": files}
+        repository["branches"][branch] = [*commits, commit]
+        self._write(address, repository)
+        return commit["id"]
+
+    def _write(self, address: str, repository: dict[str, Any]) -> None:
         record = self._record(address)
         record.parent.mkdir(parents=True, exist_ok=True)
         unfinished = record.with_suffix(".new")
-        unfinished.write_text(json.dumps([*commits, commit]))
+        unfinished.write_text(json.dumps(repository))
         unfinished.replace(record)
-        return commit["id"]
 
     def _record(self, address: str) -> Path:
         return self._commits / (address.replace("/", "--") + ".json")

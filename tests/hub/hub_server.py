@@ -3,8 +3,8 @@
     python tests/hub/hub_server.py FOLDER --write-token TOKEN --read-token TOKEN
 
 It serves 127.0.0.1 on a free port, prints its address, keeps everything in FOLDER, and ends with its standard input or
-after an hour. Repositories are public. It checks tokens, the sha256 of uploads and that commits are whole; it knows
-no Xet, no branches and no private repositories, and takes the front matter of cards as it comes.
+after an hour. It checks tokens, the sha256 of uploads and that commits are whole; it knows no Xet, and takes the
+front matter of cards as it comes.
 
 While a file FOLDER/drop-uploads exists, connections break in the middle of an upload; while FOLDER/fail-commits does,
 commits are answered with status 500.
@@ -107,6 +107,11 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusalError(403, "Forbidden: you must use a write token to upload to a repository.")
         return role
 
+    def check_reader(self, address: str) -> None:
+        """401, as for a repository that is not there, if it is private and the request has no token."""
+        if not self.check_role() and self.server.repositories.is_private(address):
+            raise RefusalError(401, "Repository not found", X_Error_Code="RepoNotFound")
+
     def who_am_i(self) -> None:
         role = self.check_role()
         if not role:
@@ -119,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
         address = f"{asked.get('type') or 'model'}s/{asked.get('organization') or 'acme'}/{asked['name']}"
         if not re.fullmatch(ADDRESS, address):
             raise RefusalError(400, f"invalid name {address}")
-        is_new = self.server.repositories.create(address)
+        is_new = self.server.repositories.create(address, is_private=asked.get("visibility") == "private")
         name = address.removeprefix("models/")
         answer = {"url": f"{self.server.url}/{name}", "name": name}
         self.send_json(
@@ -129,21 +134,27 @@ class Handler(BaseHTTPRequestHandler):
     def validate_card(self) -> None:
         self.send_json({"errors": [], "warnings": []})
 
+    def branch(self, address: str, branch: str) -> None:
+        self.check_role(may_write=True)
+        is_new = self.server.repositories.add_branch(address, branch)
+        self.send_json({} if is_new else {"error": "Reference already exists"}, 200 if is_new else 409)
+
     def info(self, address: str, revision: str = "main") -> None:
-        self.check_role()
+        self.check_reader(address)
         commit = self.server.repositories.at(address, revision or "main")
         kind, name = address.split("/", 1)
         siblings = [{"rfilename": path} for path in sorted(commit["files"])]
-        self.send_json({"id": name, "sha": commit["id"], "siblings": siblings, "private": False, "tags": [kind]})
+        is_private = self.server.repositories.is_private(address)
+        self.send_json({"id": name, "sha": commit["id"], "siblings": siblings, "private": is_private, "tags": [kind]})
 
-    def history(self, address: str) -> None:
-        self.check_role()
-        commits = self.server.repositories.commits(address)
+    def history(self, address: str, branch: str) -> None:
+        self.check_reader(address)
+        commits = self.server.repositories.commits(address, branch)
         told = {"authors": [], "date": "2000-01-01T00:00:00.000Z", "message": ""}
         self.send_json([{"id": commit["id"], "title": commit["title"], **told} for commit in reversed(commits)])
 
     def tree(self, address: str, revision: str, folder: str) -> None:
-        self.check_role()
+        self.check_reader(address)
         listing = self.server.repositories.listing(address, revision)
         if folder and listing.get(folder, {}).get("type") != "directory":
             raise RefusalError(404, f"{folder} does not exist on {revision!r}", X_Error_Code="EntryNotFound")
@@ -153,14 +164,14 @@ class Handler(BaseHTTPRequestHandler):
         self.send_json(list(inside.values()))
 
     def paths_info(self, address: str, revision: str) -> None:
-        self.check_role()
+        self.check_reader(address)
         listing = self.server.repositories.listing(address, revision)
         paths = parse_qs(self.body.decode()).get("paths", [])
         self.send_json([listing[path] for path in paths if path in listing])
 
-    def preupload(self, address: str) -> None:
+    def preupload(self, address: str, branch: str) -> None:
         self.check_role(may_write=True)
-        present = self.server.repositories.at(address, "main")["files"]
+        present = self.server.repositories.at(address, branch)["files"]
         files = []
         for file in json.loads(self.body)["files"]:
             large = file["path"].endswith(LARGE) or b"\0" in base64.b64decode(file["sample"])
@@ -189,17 +200,17 @@ class Handler(BaseHTTPRequestHandler):
         self.server.repositories.store(self.body)
         self.send_json({})
 
-    def commit(self, address: str) -> None:
+    def commit(self, address: str, branch: str) -> None:
         self.check_role(may_write=True)
         if (self.server.folder / "fail-commits").exists():
             raise RefusalError(500, "Internal Error - We're working hard to fix this as soon as possible!")
         lines = [json.loads(line) for line in self.body.splitlines()]
-        commit = self.server.repositories.commit(address, lines)
+        commit = self.server.repositories.commit(address, branch, lines)
         name = address.removeprefix("models/")
         self.send_json({"success": True, "commitOid": commit, "commitUrl": f"{self.server.url}/{name}/commit/{commit}"})
 
     def file(self, address: str, revision: str, path: str) -> None:
-        self.check_role()
+        self.check_reader(_with_kind(address))
         commit = self.server.repositories.at(_with_kind(address), revision)
         entry = commit["files"].get(path)
         if entry is None:
@@ -230,11 +241,12 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", "/api/repos/create", Handler.create),
     ("POST", "/api/validate-yaml", Handler.validate_card),
     ("GET", f"/api/{ADDRESS}(?:/revision/(?P<revision>[^/]+))?", Handler.info),
-    ("GET", f"/api/{ADDRESS}/commits/main", Handler.history),
+    ("POST", f"/api/{ADDRESS}/branch/(?P<branch>[^/]+)", Handler.branch),
+    ("GET", f"/api/{ADDRESS}/commits/(?P<branch>[^/]+)", Handler.history),
     ("GET", f"/api/{ADDRESS}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?", Handler.tree),
     ("POST", f"/api/{ADDRESS}/paths-info/(?P<revision>[^/]+)", Handler.paths_info),
-    ("POST", f"/api/{ADDRESS}/preupload/main", Handler.preupload),
-    ("POST", f"/api/{ADDRESS}/commit/main", Handler.commit),
+    ("POST", f"/api/{ADDRESS}/preupload/(?P<branch>[^/]+)", Handler.preupload),
+    ("POST", f"/api/{ADDRESS}/commit/(?P<branch>[^/]+)", Handler.commit),
     ("POST", rf"{PAGE}\.git/info/lfs/objects/batch", Handler.lfs_batch),
     ("PUT", "/lfs/(?P<oid>[0-9a-f]{64})", Handler.upload),
     ("GET", rf"{PAGE}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.file),

@@ -80,7 +80,7 @@ def sources(tiny_configs, tmp_path, write_dataset):
 
 SAID = {
     "wrong-token": "found HTTP 401; log in with `hf auth login`, and run the same command again",
-    "read-token": "found HTTP 403; use an account that may write there, and run the same command again",
+    "read-token": "found (HTTP 403; use an account|a token that may only read; log in with one) that may write",
     "drop-uploads": "check the connection and the login .*, and run the same command again",
     "fail-commits": "found HTTP 500; check the connection and the login .*, and run the same command again",
     "invalid": r"must name a repository like 'name/(model|dataset)', found 'acme/two/slashes'; correct it",

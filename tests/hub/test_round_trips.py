@@ -203,6 +203,37 @@ def test_a_shipped_card_is_published_in_one_commit(hub, home, tmp_path):
     assert_probe_comes_back(hub, tmp_path, "acme/card", CARD / "probe.safetensors")
 
 
+LOAD_PRIVATE = """
+from hf_tsdyn import ForecastPipeline
+
+name, revision = given
+try:
+    ForecastPipeline.from_pretrained(name, revision=revision)
+    result = "loaded"
+except OSError as error:
+    result = str(error)
+"""
+
+
+def test_a_private_repository_is_for_those_with_a_token_and_a_branch_leaves_main_alone(hub, home, tmp_path):
+    other = CARD.with_name("alrnn-rossler")
+    for folder, options in ((CARD, []), (other, ["--revision", "trial"])):
+        done = hub.run(["-m", "training.publish", str(folder), "--repo", "acme/secret", "--private", *options], home)
+        assert done.returncode == 0, done.stderr
+    assert hub.read("api/models/acme/secret")["private"] is True
+    assert len(hub.commits("models/acme/secret")) == 2
+    assert hub.commits("models/acme/secret", "trial")[1:] == hub.commits("models/acme/secret")
+    (tmp_path / "reader").mkdir()
+    assert hub.run_code(LOAD_PRIVATE, tmp_path / "reader", "acme/secret", "trial", token=hub.read_token) == "loaded"
+    (tmp_path / "stranger").mkdir()
+    said = hub.run_code(LOAD_PRIVATE, tmp_path / "stranger", "acme/secret", "main", token=None)
+    assert "acme/secret is not a local folder and is not a valid model identifier" in said
+    done = hub.run(["-m", "training.publish", str(CARD), "--repo", "acme/open"], home)
+    done = hub.run(["-m", "training.publish", str(CARD), "--repo", "acme/open", "--private"], home)
+    assert "found a repository that everybody sees; make it private there" in done.stderr
+    assert len(hub.commits("models/acme/open")) == 2
+
+
 def assert_probe_comes_back(hub, tmp_path, name, probe):
     """Fail unless a repository's model forecasts a probe as it is written there, to the bit, in a new process."""
     (tmp_path / "empty").mkdir()

@@ -25,6 +25,7 @@ functions, without branches on values; parameters are numbers or nested lists, s
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -82,7 +83,7 @@ def import_own_system(path: str) -> OwnSystem:
         ModuleNotFoundError: there is no such module.
         ValueError: the module lacks the function or its description, or the description breaks a rule."""
     module_name, _, name = path.partition(":")
-    module = importlib.import_module(module_name)
+    module = _import_module(module_name, path)
     function: Any = getattr(module, name, None)
     descriptions: Mapping[str, Any] = getattr(module, "SYSTEMS", {})
     _require(callable(function), path, f"be a function of {module_name}", function)
@@ -100,6 +101,18 @@ def import_own_system(path: str) -> OwnSystem:
     unbounded = tuple(settings.get("unbounded", ()))
     _require(set(unbounded) <= set(range(len(start))), path, f"name states below {len(start)} as unbounded", unbounded)
     return OwnSystem(path, function, parameters, start, period, unbounded, settings.get("observation"), split)
+
+
+def _import_module(name: str, path: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and imports one that is not
+        raise ModuleNotFoundError(
+            f"{path!r} must name a module that can be imported from the current folder, found no {error.name!r} in "
+            f"{os.getcwd()}; run the command where {error.name}.py lies, or put that folder on PYTHONPATH."
+        ) from error
 
 
 def trace_own_system(own: OwnSystem) -> TracedSystem:

@@ -220,7 +220,11 @@ def settings_of(pairs: Sequence[TriedPair], split: str) -> dict[str, Any]:
 
 
 def _parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m data_generation.pair_search",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--config", required=True, help="settings of a dataset; its seed and couplings are used")
     parser.add_argument("--found", required=True, type=Path, help="the YAML file to write; a JSON file goes beside it")
     parser.add_argument("--split", choices=SPLITS, default="train")

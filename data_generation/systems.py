@@ -195,7 +195,10 @@ def _check_name(name: str) -> None:
     if name not in _catalogue():
         close = difflib.get_close_matches(name, _catalogue(), n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}?" if close else "system_names() lists them"
-        raise ValueError(f"a system must be one of the {len(_catalogue())} known ones, found {name!r}; {hint}")
+        raise ValueError(
+            f"a system must be one of the {len(_catalogue())} known ones, or module:function of yours, found {name!r}; "
+            f"{hint}"
+        )
 
 
 def _frozen(values: Any) -> np.ndarray:

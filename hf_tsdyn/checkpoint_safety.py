@@ -76,8 +76,8 @@ def check_checkpoint(
         FileNotFoundError if there is no such folder, and the name is no repository's.
     """
     path = Path(name_or_path)
-    _check_place(path)
-    where = {name: options[name] for name in _WHERE if options.get(name) is not None}
+    where = _where(options)
+    _check_place(name_or_path, where)
     _check_adapter(str(name_or_path), where, options.get("adapter_kwargs"))
     _check_pickles(path / where.get("subfolder", ""), options.get("variant"))
     files = _weight_files(str(name_or_path), where, options.get("variant"))
@@ -87,25 +87,52 @@ def check_checkpoint(
 
 
 def pinned(name_or_path: str | os.PathLike[str], options: dict[str, Any]) -> dict[str, Any]:
-    """Return `revision` as the commit that it is now, so that what is checked is what is loaded; {} of a folder."""
+    """Return `revision` as the commit that it is now, so that what is checked is what is loaded; {} of a folder.
+
+    Raises: FileNotFoundError as `check_checkpoint`; OSError if the Hub has no such repository, or cannot be asked.
+    """
+    where = _where(options)
+    _check_place(name_or_path, where)
     if Path(name_or_path).is_dir():
         return {}
+    _check_repository(str(name_or_path), where)
     asked = {name: options[name] for name in ("token", "local_files_only", "cache_dir") if name in options}
     revision = resolve_revision(name_or_path, options.get("revision"), **asked)
     return {} if revision is None else {"revision": revision}
 
 
-def _check_place(path: Path) -> None:
+def _where(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in _WHERE if options.get(name) is not None}
+
+
+def _check_place(name_or_path: str | os.PathLike[str], where: dict[str, Any]) -> None:
+    """Refuse a path that is not there before the Hub is asked for it, time and again, as for a repository."""
+    path, name = Path(name_or_path), str(name_or_path)
     if path.is_file():
         raise ValueError(f"a checkpoint must be a folder, found the file {path.name}; {_ADVICE}")
     if path.is_dir():
         return
-    local = path.is_absolute() or path.parts[:1] in (("..",), ("~",), ("model_cards",), ("runs",))
-    if local or not 1 <= len(path.parts) <= 2 or str(path).startswith("~"):
+    local = path.is_absolute() or name.startswith((".", "~")) or path.parts[0] in ("model_cards", "runs")
+    if not local and len(path.parts) == 2 and Path(path.parts[0]).is_dir():
+        cached = {"cache_dir": where.get("cache_dir"), "local_files_only": True}
+        local = _find(name, "config.json", cached) is None
+    if local or len(path.parts) != 2:
         raise FileNotFoundError(
-            f"a checkpoint must be a folder, or a Hub repository like NAME/MODEL, found neither at {str(path)!r} from "
+            f"a checkpoint must be a folder, or a Hub repository like NAME/MODEL, found neither at {name!r} from "
             f"{Path.cwd()}; check the path."
         )
+
+
+def _check_repository(name: str, where: dict[str, Any]) -> None:
+    try:
+        cached_file(name, "config.json", **where)
+    except OSError as error:
+        if error.__cause__ is None:  # the repository is there, without that file
+            return
+        raise OSError(
+            f"a checkpoint must be a folder, or a Hub repository like NAME/MODEL, found no folder {name!r} in "
+            f"{Path.cwd()}, and of the Hub: {error}"
+        ) from error
 
 
 def _no_weights(name_or_path: str | os.PathLike[str], variant: str | None) -> OSError:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .comparisons import is_larger_better
 from .leaderboard import Board, reference_of
-from .leaderboard_criteria import criteria, of_systems, paired_tests_by_criterion
+from .leaderboard_criteria import criteria, of_systems, overall_ranks, paired_tests_by_criterion
 from .leaderboard_tables import (
     cost_table,
     difference_table,
@@ -17,11 +17,13 @@ from .leaderboard_tables import (
     main_table,
     metric_tables,
     rank_table,
+    short_table,
     wins_table,
 )
 from .model_card import render_strictly
 
 TEMPLATE = Path(__file__).parent / "templates" / "leaderboard.md"
+NUM_IN_SUMMARY = 5
 
 
 def render_leaderboard(boards: Sequence[Board], *, figures: Mapping[str, Sequence[tuple[str, str]]] = {}) -> str:
@@ -42,18 +44,20 @@ def render_leaderboard(boards: Sequence[Board], *, figures: Mapping[str, Sequenc
 
 
 def leaderboard_summary(boards: Sequence[Board], *, page: str) -> str:
-    """Return Markdown for a README: the table of the first condition, how it is ordered, and where the rest is.
+    """Return Markdown for a README: the first models of the first condition, the names of the others, a link.
 
     page: path of the page beside the README.
     """
-    board, *others = boards
+    board = boards[0]
+    labels = [board.label(model) for model in overall_ranks(board)]
+    shown, others = labels[:NUM_IN_SUMMARY], labels[NUM_IN_SUMMARY:]
     text = (
-        f"{_description(board)} Medians over systems with {_percent(board)} % bootstrap intervals. {_criterion(board)} "
-        f"{failures_note(board)}"
+        f"{_description(board)} Medians over systems with {_percent(board)} % bootstrap intervals. The overall rank is "
+        f"the mean of a model's ranks by the other columns; the first {len(shown)} of {len(labels)} models:"
     )
-    more = f"[The leaderboard]({page}) has paired tests, wins, costs and figures"
-    named = ", ".join(other.condition for other in others)
-    return "\n\n".join([text, main_table(board), f"{more}{f', and the conditions {named}' if named else ''}."])
+    rest = f"Then, in this order: {', '.join(others)}. " if others else ""
+    link = f"[The leaderboard]({page}) has all of them, the other conditions, paired tests, costs and figures."
+    return "\n\n".join([text, short_table(board, NUM_IN_SUMMARY), rest + link])
 
 
 def _percent(board: Board) -> str:

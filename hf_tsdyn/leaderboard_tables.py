@@ -10,7 +10,7 @@ import numpy as np
 
 from .comparisons import PairedTest, is_larger_better, wins_matrix
 from .leaderboard import Board, Column
-from .leaderboard_criteria import overall_ranks, ranks_by_criterion, shown_columns
+from .leaderboard_criteria import criteria, overall_ranks, ranks_by_criterion, shown_columns
 from .metrics import bootstrap_paired_difference
 from .results import METRIC_LABELS, STEP_METRIC, DifferenceRow, EvaluationResults, table_cell, verdict
 from .scoring import TRUTH
@@ -37,6 +37,17 @@ def main_table(board: Board) -> str:
     floors = [_cell(board, TRUTH, column, None) for column in columns]
     if set(floors) - {"-"}:
         lines.append(_line([f"*{TRUTH}*", "-", *floors, "-", "-"]))
+    return "\n".join(lines)
+
+
+def short_table(board: Board, num_models: int) -> str:
+    """Return the first models with their ranks and what these rest on, the best median of a column in bold."""
+    columns = criteria(board)
+    best = {column: _best(board, column) for column in columns}
+    lines = _head(["model", "overall rank", *(_title(board, column) for column in columns)])
+    for model, rank in list(overall_ranks(board).items())[:num_models]:
+        cells = [_cell(board, model, column, best[column]) for column in columns]
+        lines.append(_line([board.label(model), f"{rank:.2f}", *cells]))
     return "\n".join(lines)
 
 

@@ -26,7 +26,7 @@ class ModelCardFacts:
     summary: what it is, in a few sentences. channels: what it takes ("any number").
     training_data, training: facts by name, shown as tables. figures: (path beside the card, caption).
     limits: what it does not do, a sentence each. commands: from a checkout to these results.
-    evaluation_dataset: Hub repository or name of the dataset of the results.
+    evaluation_dataset: Hub repository or name of the dataset of the results. license: as the Hub spells it.
     """
 
     model_id: str
@@ -43,8 +43,16 @@ class ModelCardFacts:
     commands: tuple[str, ...]
     evaluation_dataset: str
     figures: tuple[tuple[str, str], ...] = ()
-    license: str = "apache-2.0"
+    license: str | None = "apache-2.0"
     tags: tuple[str, ...] = ("time-series", "dynamical-systems", "chaos", "zero-shot-forecasting")
+
+    @property
+    def license_text(self) -> str:
+        """The licence, or what holds where none was chosen."""
+        return self.license or (
+            "No licence was chosen: until its owner names one (`--evaluation.license` of the evaluation), all rights "
+            "are reserved."
+        )
 
 
 def render_model_card(results: EvaluationResults, facts: ModelCardFacts, *, template: str | Path | None = None) -> str:
@@ -73,6 +81,7 @@ def render_strictly(template: Path, variables: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
+    environment.filters["counted"] = counted
     try:
         return environment.from_string(template.read_text()).render(variables)
     except jinja2.UndefinedError as error:
@@ -80,6 +89,11 @@ def render_strictly(template: Path, variables: Mapping[str, Any]) -> str:
             f"every variable of {template.name} must be given, found one that is not: {error.message}; correct its "
             "name in the template."
         ) from error
+
+
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """Return a number with what it counts: "1 system", "23 systems"; `several` defaults to `one` with an s."""
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
 def _variables(results: EvaluationResults, facts: ModelCardFacts) -> dict[str, Any]:
@@ -121,11 +135,13 @@ def _front_matter(results: EvaluationResults, facts: ModelCardFacts) -> str:
     rows = [row for row in results.summary if row.model == facts.model]
     metrics = (*ERROR_METRICS, *VALID_TIME_METRICS, *QUANTILE_METRICS)
     shown = [row for metric in metrics for row in rows if row.metric == metric]
+    periods = [system["steps_per_period"] for system in results.header["systems"].values()]
+    part = "held-out systems" if not periods or any(periods) else "held-out part"
     evaluated = [
         EvalResult(
             task_type="time-series-forecasting",
             dataset_type=facts.evaluation_dataset,
-            dataset_name=f"{facts.evaluation_dataset}, held-out systems",
+            dataset_name=f"{facts.evaluation_dataset}, {part}",
             dataset_split=results.header["dataset"]["split"],
             metric_type=row.metric,
             metric_name=f"{METRIC_LABELS.get(row.metric, row.metric)} @ {row.horizon}",

@@ -34,8 +34,6 @@ SHOWN_FACTS = ("learner", "learning_rate", "parameters")
 """The columns of the table of methods that come first; others follow in the order in which they are met."""
 TOLD_FACTS = ("learns", "validation_rows")
 """Facts that have no column: what learns has a difference, what was done with validation rows is a list of its own."""
-MOST_IN_SUMMARY = 16
-"""Methods a protocol that a README shows."""
 
 
 def render_online_card(
@@ -71,43 +69,18 @@ def render_online_card(
 
 
 def online_summary(results: SeriesResults) -> str:
-    """Return Markdown for a README: the verdict and both protocols' tables of the first dataset and horizon.
+    """Return Markdown for another page: the verdict at the first dataset and horizon under delayed feedback.
 
-    Of more methods than `MOST_IN_SUMMARY` the tables hold those of a role, their frozen networks, and the best others.
-    Raises: ValueError if nothing was scored under any protocol.
+    Raises: ValueError if nothing was scored under it.
     """
-    _check_scored(results)
-    (dataset, horizon), *others = results.settings
-    parts = [f"**{verdict_of(results, *place).text}**" for place in results.scored_on(DELAYED)[:1]]
-    for protocol in PROTOCOLS:
-        if (dataset, horizon) in results.scored_on(protocol):
-            place = (dataset, horizon, protocol)
-            scored, shown = methods_at(results, *place), _main_methods(results, place)
-            of_all = f", {len(shown)} of {len(scored)} methods" if len(shown) < len(scored) else ""
-            parts += [f"{title_of(*place)}{of_all}:", online_table(results, *place, models=shown)]
-    if others:
-        names = ", ".join(f"{name} @ {steps}" for name, steps in others)
-        parts.append(f"More on the study's page: {names}.")
-    if _gaps(results):
-        parts.append("Some seeds are missing, of methods or places that the study's page names.")
-    return "\n\n".join([*parts, _claims_note(results, PROTOCOLS)]).rstrip()
+    _check_scored(results, (DELAYED,))
+    return f"**{verdict_of(results, *results.scored_on(DELAYED)[0]).text}**"
 
 
-def _main_methods(results: SeriesResults, place: tuple[str, int, str]) -> list[str]:
-    """Those that have a role, their frozen networks, and the best others, in the header's order."""
-    roles = results.header.get("roles", {}).values()
-    first = [model for role in roles for model in ([role] if isinstance(role, str) else role)]
-    first += [frozen for model in first if (frozen := frozen_of(results, model))]
-    errors = {model: mean_at(results, model, "mse", *place) for model in methods_at(results, *place)}
-    others = sorted((model for model in errors if model not in first), key=lambda model: errors[model] or (0.0,))
-    kept = [model for model in dict.fromkeys([*first, *others]) if model in errors][:MOST_IN_SUMMARY]
-    return [model for model in errors if model in kept]
-
-
-def _check_scored(results: SeriesResults) -> None:
-    if not any(results.scored_on(protocol) for protocol in PROTOCOLS):
+def _check_scored(results: SeriesResults, protocols: Sequence[str] = PROTOCOLS) -> None:
+    if not any(results.scored_on(protocol) for protocol in protocols):
         raise ValueError(
-            f"an online study must hold errors under one of {PROTOCOLS}, found "
+            f"an online study must hold errors under one of {protocols}, found "
             f"{sorted({row.split for row in results.rows})}; run training.run_online."
         )
 
@@ -134,12 +107,12 @@ def _section(results: SeriesResults, protocol: str) -> dict[str, Any]:
     return {
         "title": PROTOCOL_TITLES[protocol].capitalize(),
         "places": places,
-        "claims_note": _claims_note(results, [protocol]),
+        "claims_note": _claims_note(results, protocol),
     }
 
 
-def _claims_note(results: SeriesResults, protocols: Sequence[str]) -> str:
-    places = [place for place in _places(results) if place[-1] in protocols]
+def _claims_note(results: SeriesResults, protocol: str) -> str:
+    places = [place for place in _places(results) if place[-1] == protocol]
     return results.claims_note if any(claims_at(results, *place) for place in places) else ""
 
 

@@ -4,6 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
+from hf_tsdyn import leaderboard_page
 from hf_tsdyn.evaluation import EvaluationProtocol
 from hf_tsdyn.leaderboard import read_boards, reference_of
 from hf_tsdyn.leaderboard_attractors import attractors_file, merge_attractors, read_attractors, write_attractors
@@ -23,6 +24,7 @@ from hf_tsdyn.leaderboard_tables import (
     main_table,
     metric_tables,
     rank_table,
+    short_table,
     wins_table,
 )
 from hf_tsdyn.results import EvaluationResults, ResultRow, summarise
@@ -358,13 +360,19 @@ def test_the_page_has_every_condition_group_and_file_and_equal_results_give_equa
     assert render_leaderboard(boards, figures={"clean": [("figures/growth.png", "How errors grow")]}) == page
 
 
-def test_the_summary_has_the_first_condition_and_names_the_others(boards_of):
+def test_the_summary_has_the_first_models_of_the_first_condition(boards_of, monkeypatch):
     boards = boards_of(results_of(condition="noisy", noise=0.1), results_of(("good", "poor")))
+    board, labels = boards[0], [boards[0].label(model) for model in overall_ranks(boards[0])]
+    monkeypatch.setattr(leaderboard_page, "NUM_IN_SUMMARY", 1)
     text = leaderboard_summary(boards, page="cards/README.md")
-    assert main_table(boards[0]) in text
     assert text.startswith("`clean`: 2 base systems, 1 skew products; 6 windows with contexts of 512 steps")
+    table = short_table(board, 1)
+    assert table in text
+    assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == [f"| {label}" for label in labels[:1]]
+    assert titles_of(table)[2:] == [title for title in titles_of(main_table(board)) if title in titles_of(table)[2:]]
+    assert "the first 1 of 2 models:" in text
+    assert f"Then, in this order: {', '.join(labels[1:])}." in text
     assert "(cards/README.md)" in text
-    assert "the conditions noisy" in text
 
 
 def test_a_single_model_has_a_page(boards_of):

@@ -90,6 +90,26 @@ def test_front_matter_is_yaml_with_the_models_own_medians(results, facts):
     assert body.startswith("\n# tiny\n")
 
 
+def test_a_card_without_a_licence_claims_none(results, facts):
+    card = render_model_card(results, dataclasses.replace(facts, license=None))
+    assert "license" not in yaml.safe_load(card.split("---\n", 2)[1])
+    assert "## Licence\n\nNo licence was chosen: until its owner names one" in card
+
+
+def test_one_is_counted_in_the_singular(results, facts):
+    assert "Split `test`: 3 systems, 6 trajectories, 12 windows;" in render_model_card(results, facts)
+    results.header["dataset"] |= {"num_systems": 1, "num_trajectories": 1, "num_windows": 1}
+    assert "Split `test`: 1 system, 1 trajectory, 1 window;" in render_model_card(results, facts)
+
+
+@pytest.mark.parametrize(("period", "part"), [(20.0, "held-out systems"), (None, "held-out part")])
+def test_numbers_of_series_without_periods_are_not_of_systems(results, facts, period, part):
+    results.header["systems"] = {name: {"steps_per_period": period} for name in SYSTEMS}
+    data = yaml.safe_load(render_model_card(results, facts).split("---\n", 2)[1])
+    names = {result["dataset"]["name"] for result in data["model-index"][0]["results"]}
+    assert names == {f"acme/attractors, {part}"}
+
+
 def test_every_fact_and_every_table_is_in_the_card(results, facts):
     card = render_model_card(results, facts)
     expected = [

@@ -230,23 +230,11 @@ def test_page_of_leaky_errors_alone_makes_no_claim():
     assert "## Delayed feedback" not in page
 
 
-def test_summary_holds_the_verdict_and_both_tables():
+def test_summary_is_the_verdict_under_delayed_feedback():
     results = study(*gains("mixer"))
-    summary = online_summary(results)
-    assert summary.startswith(f"**{verdict_of(results, 'waves', 4).text}**")
-    assert online_table(results, *DELAYED) in summary
-    assert "immediate feedback, leaky:" in summary
-    assert online_table(results, *IMMEDIATE) in summary
-
-
-def test_summary_of_many_methods_keeps_the_roles_and_the_best():
-    errors = {f"other{number}": 0.3 - 0.001 * number for number in range(20)} | ERRORS
-    results = study(errors=errors, groups={"ours": ["mixer"]})
-    summary = online_summary(results)
-    assert "delayed feedback, 16 of 26 methods:" in summary
-    assert all(f"| {label} |" in summary for label in ("persistence", "ridge", "slow", "the mixture", "other19"))
-    assert "| other0 |" not in summary
-    assert "**ours**" not in summary
+    assert online_summary(results) == f"**{verdict_of(results, 'waves', 4).text}**"
+    with pytest.raises(ValueError, match=r"under one of \('delayed',\), found \['immediate'\]"):
+        online_summary(study(protocols=("immediate",)))
 
 
 def test_methods_lie_below_the_titles_of_their_groups():

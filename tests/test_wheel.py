@@ -136,8 +136,17 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel):
     assert wheel.stat().st_size < 2_000_000
 
 
-def test_the_source_distribution_builds_the_same_wheel(build, wheel, tmp_path):
-    with tarfile.open(build("sdist", ROOT)) as archive:
+def test_the_metadata_say_what_the_package_is(wheel):
+    (text,) = [content for name, content in contents(wheel).items() if name.endswith(".dist-info/METADATA")]
+    metadata_of_wheel = email.message_from_bytes(text)
+    assert metadata_of_wheel["Author"] == "hf_tsdyn developers"
+    assert "Typing :: Typed" in metadata_of_wheel.get_all("Classifier")
+
+
+def test_the_source_distribution_is_small_and_builds_the_same_wheel(build, wheel, tmp_path):
+    packed = build("sdist", ROOT)
+    assert packed.stat().st_size < 2_000_000
+    with tarfile.open(packed) as archive:
         archive.extractall(tmp_path, filter="data")
     (source,) = tmp_path.iterdir()
     assert contents(build("wheel", source)) == contents(wheel)

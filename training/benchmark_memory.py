@@ -66,6 +66,8 @@ def peak_memory(config: BenchmarkConfig, model: str, condition: str) -> int | No
 
 def main(arguments: Sequence[str]) -> None:
     """Forecast once and print the growth."""
+    if len(arguments) != 4:
+        sys.exit("usage: python -m training.benchmark_memory NAME ENTRY CONTEXT_LENGTH PREDICTION_LENGTH")
     name, entry, context_length, prediction_length = arguments
     torch.set_num_threads(1)
     model = build_model(name, ModelEntry(**json.loads(entry)))

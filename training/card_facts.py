@@ -1,11 +1,21 @@
 """What the card of a run says beyond its results, from the run's own records."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from hf_tsdyn.model_card import ModelCardFacts
 from training.run_config import CONFIG_FILE, EvaluationConfig
+
+Request = TypeVar("Request")
+
+
+def loaded_from_its_folder(request: Request) -> Request:
+    """Return a request to evaluate whose card loads the checkpoint from where it lies, unless its settings say else."""
+    asked: Any = request
+    model_id = asked.evaluation.model_id or str(asked.checkpoint)
+    return dataclasses.replace(asked, evaluation=dataclasses.replace(asked.evaluation, model_id=model_id))
 
 
 def card_facts(
@@ -27,7 +37,7 @@ def card_facts(
     """
     others = json.dumps({name: f"MODEL {number}" for number, name in enumerate(beside, start=2)})
     return ModelCardFacts(
-        model_id=evaluation.model_id or evaluation.name,
+        model_id=evaluation.model_id or f"model_cards/{evaluation.name}",
         model=evaluation.name,
         model_type=config.model_type,
         summary=_summary(run, summary),
@@ -45,6 +55,8 @@ def card_facts(
         ),
         evaluation_dataset=evaluation.dataset_name,
         figures=figures,
+        license=evaluation.license or None,
+        **({"tags": ("time-series",)} if _is_series(summary) else {}),
     )
 
 

@@ -5,9 +5,11 @@ import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, T5Config, T5ForConditionalGeneration
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, T5Config
 
-from hf_tsdyn.baselines.chronos import Family, family_of, require_chronos
+from hf_tsdyn.baselines.chronos import Family, family_of, model_class_of, require_chronos
+from hf_tsdyn.checkpoint_safety import check_checkpoint, pinned
+from hf_tsdyn.checkpoint_settings import check_size
 from training.chronos_config import (
     NEW_CONTEXT_LENGTH,
     NEW_PREDICTION_LENGTH,
@@ -36,8 +38,8 @@ class ChronosStart(NamedTuple):
 def build_start(config: ChronosRunConfig) -> ChronosStart:
     """Return the model to train, without adapters, in float32.
 
-    Raises: ModuleNotFoundError without the package chronos; ValueError if the checkpoint is not of Chronos or cannot
-        take the windows; OSError if there is none, or none in safetensors.
+    Raises: ModuleNotFoundError without the package chronos; ValueError if the checkpoint is not of Chronos, cannot
+        take the windows, or as `hf_tsdyn.checkpoint_safety` says; OSError if there is none, or none in safetensors.
     """
     require_chronos()
     if config.checkpoint is not None:
@@ -51,19 +53,7 @@ def build_start(config: ChronosRunConfig) -> ChronosStart:
     else:
         sizes = cast(Chronos2Sizes, config.chronos_2)
         family, model_config = "chronos_2", _chronos_2_config(sizes, context_length, prediction_length)
-    return ChronosStart(_model_class(family)(model_config), family, context_length, prediction_length)
-
-
-def _model_class(family: Family) -> type[Any]:
-    from chronos.chronos2 import Chronos2Model
-    from chronos.chronos_bolt import ChronosBoltModelForForecasting
-
-    classes = {
-        "chronos_t5": T5ForConditionalGeneration,
-        "chronos_bolt": ChronosBoltModelForForecasting,
-        "chronos_2": Chronos2Model,
-    }
-    return classes[family]
+    return ChronosStart(model_class_of(model_config)(model_config), family, context_length, prediction_length)
 
 
 def _sizes(sizes: TransformerSizes) -> dict[str, Any]:
@@ -117,10 +107,12 @@ def _patches(sizes: BoltSizes | Chronos2Sizes, context_length: int) -> dict[str,
 
 
 def _from_checkpoint(config: ChronosRunConfig, checkpoint: str) -> ChronosStart:
-    checkpoint, pinned = split_revision(checkpoint)
-    family = family_of(AutoConfig.from_pretrained(checkpoint, **pinned))
-    model_class = _model_class(family)
-    model_config = model_class.config_class.from_pretrained(checkpoint, **pinned)
+    checkpoint, revision = split_revision(checkpoint)
+    place = pinned(checkpoint, revision)
+    num_values = check_checkpoint(checkpoint, **place) or 0
+    model_class = model_class_of(AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, **place))
+    model_config = model_class.config_class.from_pretrained(checkpoint, **place)
+    family = family_of(model_config)
     chronos = model_config.chronos_config
     native = chronos.get("prediction_length") or chronos["max_output_patches"] * chronos["output_patch_size"]
     context_length = config.context_length or chronos["context_length"]
@@ -142,8 +134,9 @@ def _from_checkpoint(config: ChronosRunConfig, checkpoint: str) -> ChronosStart:
     if family == "chronos_2":
         patches = math.ceil(prediction_length / chronos["output_patch_size"])
         chronos["max_output_patches"] = max(chronos["max_output_patches"], patches)
-    options = {"config": model_config, "dtype": "float32", "use_safetensors": True}
-    model = model_class.from_pretrained(checkpoint, **options, **pinned)
+    check_size(model_class, model_config, num_values)
+    options = {"config": model_config, "dtype": "float32", "use_safetensors": True, "trust_remote_code": False}
+    model = model_class.from_pretrained(checkpoint, **options, **place)
     return ChronosStart(model, family, context_length, prediction_length)
 
 

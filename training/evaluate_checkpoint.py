@@ -25,11 +25,11 @@ from hf_tsdyn.baselines import BASELINES
 from hf_tsdyn.data.series import SeriesOptions
 from hf_tsdyn.evaluation import evaluate
 from hf_tsdyn.forecasting import Forecaster
-from hf_tsdyn.model_card import render_model_card
+from hf_tsdyn.model_card import counted, render_model_card
 from hf_tsdyn.models import MASKED_MODELING
 from hf_tsdyn.results import EvaluationResults, verdict, write_atomically
-from training.card_facts import card_facts
-from training.checkpoint_figures import figure_captions, write_figures
+from training.card_facts import card_facts, loaded_from_its_folder
+from training.checkpoint_figures import figure_captions, figures_place, present_figures, write_figures
 from training.probe import verify_reload
 from training.run_config import CONFIG_FILE, DataConfig, EvaluationConfig
 from training.run_summary import SUMMARY_FILE
@@ -146,6 +146,7 @@ def evaluate_checkpoint(request: Request) -> EvaluationResults:
     results.write(request.checkpoint / RESULTS_FILE)
     write_figures(request.checkpoint, results, dataset, model, evaluation)
     if request.summary:
+        request = loaded_from_its_folder(request)
         write_atomically(request.checkpoint / "README.md", render_card(request, results, model.config).encode())
     return results
 
@@ -175,14 +176,13 @@ def check_same_data(request: Request, fingerprint: str) -> None:
 def render_card(request: Request, results: EvaluationResults, config: Any) -> str:
     """Return the card of a run; `config` is the model's."""
     evaluation = request.evaluation
-    figures = tuple(figure_captions(results, evaluation).items())
     own = {evaluation.name, START_NAME, *evaluation.baselines}
     facts = card_facts(
         request.run_config,
         request.summary,
         config=config,
         evaluation=evaluation,
-        figures=figures,
+        figures=present_figures(request.checkpoint, figure_captions(results, evaluation)),
         beside=tuple(name for name in results.header["models"] if name not in own),
     )
     return render_model_card(results, facts)
@@ -199,12 +199,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for row in results.differences:
         if row.metric == "normalised_mae" and row.model == request.evaluation.name:
             print(
-                f"MAE at {row.horizon} less {row.baseline}'s, median over {row.num_systems} systems: "
+                f"MAE at {row.horizon} less {row.baseline}'s, median over {counted(row.num_systems, 'system')}: "
                 f"{row.median:+.3f} [{row.low:+.3f}, {row.high:+.3f}] ({verdict(row)})"
             )
     print(f"checkpoint {request.checkpoint}")
     print(f"results    {request.checkpoint / RESULTS_FILE}")
-    print(f"figures    {request.checkpoint / 'figures'}")
+    print(f"figures    {figures_place(request.checkpoint)}")
     print(f"card       {request.checkpoint / 'README.md' if request.summary else 'none: no record of its training'}")
 
 

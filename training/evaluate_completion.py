@@ -8,13 +8,15 @@ run_config.yaml); options override them. First the checkpoint is loaded and must
 `training.train` left beside it, to the bit. Any other checkpoint folder can be scored too, with `--data`.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,22 +29,25 @@ from hf_tsdyn.completion_card import CompletionCardFacts, error_table, render_co
 from hf_tsdyn.completion_figures import CompletionPanel, completion_error_figure, completion_figure
 from hf_tsdyn.data.held_out_windows import HeldOutWindow, draw_held_out_windows
 from hf_tsdyn.data.series import SeriesOptions, TrajectorySource
-from hf_tsdyn.figures import save_figure
+from hf_tsdyn.model_card import counted
 from hf_tsdyn.models import ARCHITECTURES, MASKED_MODELING
 from hf_tsdyn.results import EvaluationResults, verdict, write_atomically
-from training.card_facts import card_facts
-from training.checkpoint_figures import SHOWN_SYSTEMS
+from training.card_facts import card_facts, loaded_from_its_folder
+from training.checkpoint_figures import SHOWN_SYSTEMS, figures_place, present_figures, replace_figures
 from training.evaluate_checkpoint import RESULTS_FILE
 from training.probe import verify_reload
 from training.run_config import CONFIG_FILE, DataConfig, EvaluationConfig
 from training.run_summary import SUMMARY_FILE
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SHOWN_BASELINES = ("spline", "gaussian_process")
 """Drawn beside the model, whatever baselines are scored."""
-FIGURES = (
-    ("figures/completion.png", "Held-out systems: truth, what was hidden of it, and fillings of one channel"),
-    ("figures/completion_errors.png", "Error on every held-out system, by kind of mask"),
-)
+CAPTIONS = {
+    "completion": "Held-out systems: truth, what was hidden of it, and fillings of one channel",
+    "completion_errors": "Error on every held-out system, by kind of mask",
+}
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,9 @@ class CompletionConfig:
 
     Args:
         name: of the model in tables, cards and results files.
-        model_id: folder or Hub name for `from_pretrained` in the card's example; the name by default.
+        model_id: folder or Hub name for `from_pretrained` in the card's example; by default where the checkpoint lies.
         dataset_name: of the evaluation data, on the card.
+        license: of the weights and the card; "" where none was chosen.
         split: split of held-out systems.
         protocol: windows, masks, bootstrap.
         baselines: names out of `hf_tsdyn.baselines.COMPLETION_BASELINES`, scored beside the model."""
@@ -60,6 +66,7 @@ class CompletionConfig:
     name: str
     model_id: str | None = None
     dataset_name: str = "generated trajectories"
+    license: str = "apache-2.0"
     split: str = "test"
     protocol: CompletionProtocol = field(default_factory=CompletionProtocol)
     baselines: tuple[str, ...] = tuple(COMPLETION_BASELINES)
@@ -132,7 +139,7 @@ def _model_defaults(parser: ArgumentParser, checkpoint: Path) -> dict[str, Any]:
 def _run_defaults(run: dict[str, Any]) -> dict[str, Any]:
     """What the run's record says of data, names and counts, as far as completion has the same."""
     evaluation, protocol = run["evaluation"], run["evaluation"]["protocol"]
-    names = ("name", "model_id", "dataset_name", "split")
+    names = ("name", "model_id", "dataset_name", "license", "split")
     counts = ("num_windows", "seed", "num_resamples", "confidence", "batch_size")
     return (
         {"data": run["data"]["path"]}
@@ -159,8 +166,9 @@ def evaluate_checkpoint(request: Request) -> EvaluationResults:
         completers, dataset, evaluation.protocol, baselines=evaluation.baselines, device=device
     )
     results.write(request.checkpoint / RESULTS_FILE)
-    write_figures(request, results, dataset, model)
+    replace_figures(request.checkpoint, CAPTIONS, lambda: draw_figures(request, results, dataset, model))
     if request.summary:
+        request = loaded_from_its_folder(request)
         write_atomically(request.checkpoint / "README.md", render_card(request, results, model.config).encode())
     return results
 
@@ -170,12 +178,13 @@ def render_card(request: Request, results: EvaluationResults, config: Any) -> st
     return render_completion_card(results, completion_card_facts(request, config))
 
 
-def write_figures(request: Request, results: EvaluationResults, dataset: TrajectorySource, model: Any) -> None:
-    """Draw the figures of the card into `figures/` of the checkpoint."""
+def draw_figures(
+    request: Request, results: EvaluationResults, dataset: TrajectorySource, model: Any
+) -> dict[str, Figure]:
+    """Return the figures of the card, by name."""
     panels = [_panel(window, request.evaluation, model) for window in _shown_windows(dataset, request.evaluation)]
     errors = completion_error_figure(results, model=request.evaluation.name)
-    for (path, _), figure in zip(FIGURES, (completion_figure(panels), errors), strict=True):
-        save_figure(figure, request.checkpoint / path)
+    return {"completion": completion_figure(panels), "completion_errors": errors}
 
 
 def _shown_windows(dataset: TrajectorySource, evaluation: CompletionConfig) -> list[HeldOutWindow]:
@@ -203,8 +212,10 @@ def _panel(window: HeldOutWindow, evaluation: CompletionConfig, model: Any) -> C
 def completion_card_facts(request: Request, config: Any) -> CompletionCardFacts:
     """Return what the card says beyond the results, from the run's own records."""
     evaluation = request.evaluation
-    named = EvaluationConfig(evaluation.name, evaluation.model_id, evaluation.dataset_name)
-    common = card_facts(request.run_config, request.summary, config=config, evaluation=named, figures=FIGURES)
+    shared = ("name", "model_id", "dataset_name", "license")
+    named = EvaluationConfig(**{name: getattr(evaluation, name) for name in shared})
+    figures = present_figures(request.checkpoint, CAPTIONS)
+    common = card_facts(request.run_config, request.summary, config=config, evaluation=named, figures=figures)
     card = dataclasses.replace(
         common,
         summary=(
@@ -240,12 +251,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for row in results.differences:
         if row.model == request.evaluation.name:
             print(
-                f"{row.metric} less {row.baseline}'s, median over {row.num_systems} systems: "
+                f"{row.metric} less {row.baseline}'s, median over {counted(row.num_systems, 'system')}: "
                 f"{row.median:+.3f} [{row.low:+.3f}, {row.high:+.3f}] ({verdict(row)})"
             )
     print(f"checkpoint {request.checkpoint}")
     print(f"results    {request.checkpoint / RESULTS_FILE}")
-    print(f"figures    {request.checkpoint / 'figures'}")
+    print(f"figures    {figures_place(request.checkpoint)}")
     print(f"card       {request.checkpoint / 'README.md' if request.summary else 'none: no record of its training'}")
 
 

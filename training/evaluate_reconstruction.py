@@ -10,16 +10,16 @@ Any other checkpoint folder can be scored too, with `--data`. `--second_data`, a
 gives the floor of a perfect model at full length; without it the floor is that of half the length.
 """
 
-import shutil
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_tsdyn.figures import save_figure
 from hf_tsdyn.linear_model import fit_linear_model
 from hf_tsdyn.models.alrnn import ALRNNForPrediction
 from hf_tsdyn.models.alrnn.fitting import smooth
@@ -31,12 +31,17 @@ from hf_tsdyn.reconstruction_figures import history_figure, reconstruction_figur
 from hf_tsdyn.results import EvaluationResults, write_atomically
 from hf_tsdyn.symbolic_analysis import regions_to_solve
 from hf_tsdyn.symbolic_figures import symbol_figure, transition_figure
+from training.card_facts import loaded_from_its_folder
+from training.checkpoint_figures import figures_place, present_figures, replace_figures
 from training.evaluate_checkpoint import RESULTS_FILE
 from training.probe import verify_reload
 from training.reconstruction_facts import reconstruction_card_facts
 from training.reconstruction_request import Request, as_evaluated, load_request
 from training.sweep_data import SweepData, SweepSeries, load_series, read_series, same_values
 from training.sweep_folder import HISTORY_FILE, Member, load_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CAPTIONS = {
     "reconstruction": "The true series and the model's free run in state space",
@@ -76,9 +81,11 @@ def evaluate_checkpoint(request: Request) -> EvaluationResults:
     results.header["scored"] = {option: found for option, found in named.items() if found}
     results.header["evaluation"] = asdict(evaluation)
     results.write(request.checkpoint / RESULTS_FILE)
-    write_figures(request, results, model, truth)
+    replace_figures(request.checkpoint, CAPTIONS, lambda: draw_figures(request, results, model, truth))
     if request.summary:
-        write_atomically(request.checkpoint / "README.md", render_card(request, results, model.config).encode())
+        here = asdict(loaded_from_its_folder(request).evaluation)  # for the card: results may be read elsewhere
+        shown = replace(results, header=results.header | {"evaluation": here})
+        write_atomically(request.checkpoint / "README.md", render_card(request, shown, model.config).encode())
     return results
 
 
@@ -147,24 +154,22 @@ def _read(request: Request, option: str) -> tuple[np.ndarray, str]:
 
 def render_card(request: Request, results: EvaluationResults, config: Any) -> str:
     """Return the card of a run as its results say that it was evaluated; `config` is the model's."""
-    captions = {f"figures/{name}.png": caption for name, caption in CAPTIONS.items()}
-    figures = tuple((path, text) for path, text in captions.items() if (request.checkpoint / path).is_file())
     facts = reconstruction_card_facts(
         request.run_config,
         request.summary,
         config=config,
         evaluation=as_evaluated(request, results),
         scored=results.header["scored"],
-        figures=figures,
+        figures=present_figures(request.checkpoint, CAPTIONS),
     )
     return render_reconstruction_card(results, facts)
 
 
-def write_figures(request: Request, results: EvaluationResults, model: ALRNNForPrediction, truth: np.ndarray) -> None:
-    """Draw into the folder `figures` what there is to show: nothing of the series if it may not be shown."""
-    folder, evaluation = request.checkpoint / "figures", request.evaluation
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+def draw_figures(
+    request: Request, results: EvaluationResults, model: ALRNNForPrediction, truth: np.ndarray
+) -> dict[str, Figure]:
+    """Return what there is to show, by name: nothing of the series if it may not be shown."""
+    evaluation = request.evaluation
     part, generated = evaluation.compared(truth), free_orbit(model, truth, evaluation)
     figures = {}
     if evaluation.ship_weights:
@@ -181,8 +186,7 @@ def write_figures(request: Request, results: EvaluationResults, model: ALRNNForP
         own = [member.seed for member in histories].index(request.summary["seed"])
         entries = [member.history for member in histories]
         figures["history"] = history_figure(entries, chosen=own, best_epoch=histories[own].best_epoch)
-    for name, figure in figures.items():
-        save_figure(figure, folder / f"{name}.png")
+    return figures
 
 
 def _histories(request: Request) -> list[Member]:
@@ -201,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(reconstruction_table(results))
     print(f"checkpoint {request.checkpoint}")
     print(f"results    {request.checkpoint / RESULTS_FILE}")
-    print(f"figures    {request.checkpoint / 'figures'}")
+    print(f"figures    {figures_place(request.checkpoint)}")
     print(f"card       {request.checkpoint / 'README.md' if request.summary else 'none: no record of its training'}")
 
 

@@ -31,6 +31,8 @@ from hf_tsdyn.results import write_atomically
 from hf_tsdyn.series_evaluation import WindowErrors, save_errors
 from hf_tsdyn.series_results import SeriesResults
 from hf_tsdyn.series_scores import intervals_of_errors, rows_of_errors
+from training.card_facts import loaded_from_its_folder
+from training.checkpoint_figures import figures_place
 from training.evaluate_checkpoint import RESULTS_FILE, Request, build_parser, check_same_data, parse_request
 from training.probe import verify_reload
 from training.run_summary import SUMMARY_FILE
@@ -107,6 +109,7 @@ def evaluate_series(request: SeriesRequest) -> SeriesResults:
     save_errors(own, folder / ERRORS_FILE)
     write_figures(folder, request, results, errors, forecasters, start=START_NAME)
     if request.summary and folder == request.checkpoint:
+        request = loaded_from_its_folder(request)
         write_atomically(folder / "README.md", render_card(request, results, model.config).encode())
     return results
 
@@ -186,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\ncheckpoint {request.checkpoint}")
     print(f"results    {folder / RESULTS_FILE}")
     print(f"windows    {folder / ERRORS_FILE}")
-    print(f"figures    {folder / 'figures'}")
+    print(f"figures    {figures_place(folder)}")
     print(f"card       {folder / 'README.md' if has_card else f'none: {none}'}")
 
 

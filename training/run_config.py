@@ -86,7 +86,7 @@ class EvaluationConfig:
 
     Args:
         name: of the model in tables, cards and results files.
-        model_id: folder or Hub name for `from_pretrained` in the card's example; the name by default.
+        model_id: folder or Hub name for `from_pretrained` in the card's example; by default where the checkpoint lies.
         dataset_name: of the evaluation data, on the card.
         split: split of held-out systems.
         protocol: windows, horizons, bootstrap.
@@ -94,7 +94,9 @@ class EvaluationConfig:
         study: name of a shipped study whose tables the card of a model of one series shows.
         limits: sentences that the card of such a model adds to its limits.
         data_license: sentence of that card on the licence of the series.
-        ship_probe: false where that licence does not cover a copy of the probe, a window of the series."""
+        ship_probe: false where that licence does not cover a copy of the probe, a window of the series.
+        license: of the weights and the card, as the Hub spells it; "" where none was chosen.
+    """
 
     name: str
     model_id: str | None = None
@@ -106,6 +108,7 @@ class EvaluationConfig:
     limits: tuple[str, ...] = ()
     data_license: str = ""
     ship_probe: bool = True
+    license: str = "apache-2.0"
 
 
 @dataclass(frozen=True, kw_only=True)

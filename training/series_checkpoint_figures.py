@@ -13,10 +13,10 @@ import torch
 from hf_tsdyn.data.series import SeriesDataset, TrajectorySource
 from hf_tsdyn.data.time_features import time_feature_arguments
 from hf_tsdyn.dynonet_figures import control_figure, track_controller, training_signals_figure
-from hf_tsdyn.figures import save_figure
 from hf_tsdyn.series_evaluation import WindowErrors
 from hf_tsdyn.series_figures import channel_forecasts_figure, difference_figure, error_bars_figure
 from hf_tsdyn.series_results import SeriesResults
+from training.checkpoint_figures import replace_figures
 from training.evaluate_checkpoint import Request
 from training.series_facts import CAPTIONS
 from training.signal_log import SIGNALS_FILE
@@ -38,18 +38,14 @@ def write_figures(
     *,
     start: str,
 ) -> None:
-    """Draw a checkpoint's figures into `folder/figures`, and remove what an earlier evaluation left there.
+    """Draw a checkpoint's figures into `folder/figures`, as `replace_figures` does.
 
     Args:
         errors: by model, split and horizon.
         forecasters: the model and what it is compared with, by name.
         start: the name of the model that it began with, which is drawn beside it if there is one.
     """
-    figures = _draw(folder, request, results, errors, forecasters, start)
-    for name in CAPTIONS:
-        (folder / "figures" / f"{name}.png").unlink(missing_ok=True)
-    for name, figure in figures.items():
-        save_figure(figure, folder / "figures" / f"{name}.png")
+    replace_figures(folder, CAPTIONS, lambda: _draw(folder, request, results, errors, forecasters, start))
 
 
 def _draw(

@@ -7,6 +7,7 @@ from hf_tsdyn.model_card import ModelCardFacts
 from hf_tsdyn.series_card import SeriesCardFacts, render_series_card
 from hf_tsdyn.series_results import SeriesResults
 from training.card_facts import series_borders
+from training.checkpoint_figures import present_figures
 from training.run_config import CONFIG_FILE, EvaluationConfig
 
 RESULTS_FOLDER = Path(__file__).resolve().parents[1] / "model_cards" / "results"
@@ -43,8 +44,6 @@ def render_card(request: Request, results: SeriesResults, config: Any) -> str:
     Raises: ValueError if the results are of another series than that of the training.
     """
     evaluation, run, summary = request.evaluation, request.run_config, request.summary
-    names = {f"figures/{name}.png": caption for name, caption in CAPTIONS.items()}
-    figures = tuple((path, caption) for path, caption in names.items() if (request.checkpoint / path).is_file())
     dataset = next(row.dataset for row in results.rows if row.model == evaluation.name)
     found = results.header["datasets"][dataset]
     if not is_of_training_series(summary, found["fingerprint"]):
@@ -66,7 +65,8 @@ def render_card(request: Request, results: SeriesResults, config: Any) -> str:
         limits=_limits(evaluation, config, dataset),
         commands=_commands(compared="start" in results.header["models"]),
         evaluation_dataset=dataset,
-        figures=figures,
+        figures=present_figures(request.checkpoint, CAPTIONS),
+        license=evaluation.license or None,
         tags=("time-series", "long-term-forecasting"),
     )
     facts = SeriesCardFacts(card, config.architectures[0], data_note=evaluation.data_license)

@@ -1,4 +1,4 @@
-"""Copy an evaluated run, or the results of a study, into `model_cards/`, its table into the README.
+"""Copy an evaluated run, or the results of a study, into `model_cards/`, its table into the pages that show it.
 
     python -m training.ship_checkpoint runs/quickstart/model
     python -m training.ship_checkpoint runs/dynonet_study
@@ -7,12 +7,13 @@
 The run may be that of a forecaster, of systems or of one's own series, of a model that fills gaps or of one that
 reconstructs a system. The card, the checkpoint, the figures and the run's records go to `model_cards/NAME`, the results
 to `model_cards/results/NAME.json`; NAME is the run's `evaluation.name`, or the one that a reconstruction was evaluated
-under. In README.md the table between the lines `<!-- results NAME -->` and `<!-- end -->` is written anew. Where
-`evaluation.ship_weights` is false in the run's settings or in those of its evaluation, the weights and the probe, which
-holds a piece of the series, stay behind; where `evaluation.ship_probe` is, the probe.
+under. Tables of it in README.md and the pages of `model_cards`, between the lines `<!-- results NAME ... -->` and
+`<!-- end -->`, are written anew. Where `evaluation.ship_weights` is false in the run's settings or in those of its
+evaluation, the weights and the probe, which holds a piece of the series, stay behind; where `evaluation.ship_probe` is,
+the probe.
 
-Of a study (training.study), NAME is its `name`; its results, their table in the README and figures of them are shipped,
-no checkpoint. A run whose `evaluation.study` names a study shows its tables on the card,
+Of a study (training.study), NAME is its `name`; its results, their table in the page that has a place for it and
+figures of them are shipped, no checkpoint. A run whose `evaluation.study` names a study shows its tables on the card,
 so that the study is to be shipped first. Of an online study (training.run_online) its page is shipped as well,
 `model_cards/NAME/README.md`.
 """
@@ -23,32 +24,29 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from transformers import AutoConfig
 
-from hf_tsdyn.completion_card import error_table
 from hf_tsdyn.figures import save_figure
 from hf_tsdyn.models import MASKED_MODELING
 from hf_tsdyn.models.alrnn import ALRNNConfig
-from hf_tsdyn.online_card import online_summary
 from hf_tsdyn.online_results import is_online
-from hf_tsdyn.reconstruction_card import reconstruction_table
-from hf_tsdyn.results import EvaluationResults, write_atomically
-from hf_tsdyn.series_card import results_table
+from hf_tsdyn.results import write_atomically
 from hf_tsdyn.series_figures import efficiency_figure, error_bars_figure
 from hf_tsdyn.series_results import SeriesResults
 from training import evaluate_checkpoint, evaluate_completion, evaluate_reconstruction, evaluate_series
 from training.evaluate_checkpoint import RESULTS_FILE
 from training.evaluate_reconstruction import TRUTH_FIGURES
-from training.fold_tables import fold_table, has_folds
+from training.fold_tables import has_folds
 from training.online_page import write_online_page
 from training.probe import PROBE_FILE
 from training.reconstruction_request import as_evaluated, was_swept
+from training.result_tables import END, RESULTS, is_of_series, read_results, render_pages
 from training.run_config import CONFIG_FILE
 from training.run_summary import SUMMARY_FILE
 from training.series_facts import read_study
@@ -56,51 +54,9 @@ from training.series_facts import read_study
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS_FILE = "model.safetensors"
 SHIPPED = ("README.md", "config.json", WEIGHTS_FILE, "figures", CONFIG_FILE, SUMMARY_FILE, PROBE_FILE)
-TABLE_METRICS = ("normalised_mae", "smape", "vpt_periods@0.4", "coverage@0.8")
 LARGEST_FILE = 10_000_000  # bytes; a repository is no place for larger ones
 DATA_NAMES = {"path": "DATA", "test_path": "TEST_DATA"}
 """What cards call the files that a run's `data` names."""
-
-
-def read_results(path: Path) -> EvaluationResults | SeriesResults:
-    """Read a results file of either kind.
-
-    Raises: FileNotFoundError; ValueError on a file of neither.
-    """
-    return SeriesResults.read(path) if _is_of_series(path) else EvaluationResults.read(path)
-
-
-def _is_of_series(path: Path) -> bool:
-    """Whether a results file, if there is one, holds errors on a series; JSON of all others has no `format`."""
-    try:
-        content = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return isinstance(content, dict) and "format" in content
-
-
-def render_readme(text: str, name: str, results: EvaluationResults | SeriesResults) -> str:
-    """Return the README with the results table of `name` written anew between its two marker lines.
-
-    Raises: ValueError if the text has no such markers.
-    """
-    start, end = f"<!-- results {name} -->", "<!-- end -->"
-    pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"README.md must hold the lines {start!r} and {end!r}, found no such pair; add them.")
-    if is_online(results):
-        table = online_summary(cast(SeriesResults, results))
-    elif has_folds(results):
-        table = fold_table(cast(SeriesResults, results))
-    elif isinstance(results, SeriesResults):
-        table = results_table(results)
-    elif "mask_kinds" in results.header["protocol"]:
-        table = error_table(results)
-    elif "symbolic" in results.header:
-        table = reconstruction_table(results)
-    else:
-        table = results.summary_table(TABLE_METRICS, horizons=results.header["protocol"]["horizons"])
-    return pattern.sub(lambda _: f"{start}\n{table}\n{end}", text)
 
 
 def evaluation_command(checkpoint: Path) -> ModuleType:
@@ -109,7 +65,7 @@ def evaluation_command(checkpoint: Path) -> ModuleType:
     if config.get("model_type") == ALRNNConfig.model_type and was_swept(checkpoint):
         return evaluate_reconstruction
     own, shipped = checkpoint / RESULTS_FILE, checkpoint.parent / "results" / f"{checkpoint.name}.json"
-    if _is_of_series(own if own.is_file() else shipped):
+    if is_of_series(own if own.is_file() else shipped):
         return evaluate_series
     masked = {model_class.__name__ for model_class in MASKED_MODELING.values()}
     return evaluate_completion if masked & set(config.get("architectures") or []) else evaluate_checkpoint
@@ -122,7 +78,7 @@ def ship_checkpoint(checkpoint: Path, *, root: Path = ROOT) -> Path:
     like, as the card calls them, those of a model that it started from by the last part of their path, that of its
     example by where it is shipped to.
     Raises: FileNotFoundError if the run was not evaluated; ValueError if its name is no name of a folder, a file is too
-    large to ship, the results are not its own, or the README has no place for them.
+    large to ship, or the results are not its own.
     """
     command = evaluation_command(checkpoint)
     request = command.load_request([str(checkpoint)])
@@ -140,14 +96,14 @@ def ship_checkpoint(checkpoint: Path, *, root: Path = ROOT) -> Path:
         raise ValueError(f"the results must be those of {name!r}, found {results.header['models']}; evaluate it again.")
     if command is evaluate_series and getattr(evaluation, "study", None) and read_study(evaluation) is None:
         raise ValueError(f"evaluation.study must be shipped first, found no results of {evaluation.study!r}; ship it.")
-    readme = render_readme((root / "README.md").read_text(), name, results)
+    pages = render_pages(root, name, results)
     settings = _public(request.run_config)
     config = AutoConfig.from_pretrained(checkpoint)
     card = command.render_card(dataclasses.replace(request, run_config=settings), results, config)
 
     _replace_folder(target, checkpoint, files, settings, card)
-    results.write(root / "model_cards" / "results" / f"{name}.json")
-    write_atomically(root / "README.md", readme.encode())
+    results.write(root / RESULTS / f"{name}.json")
+    _write_pages(pages)
     return target
 
 
@@ -172,7 +128,7 @@ def ship_study(study: Path, *, root: Path = ROOT) -> Path:
     errors of all models at the first data set and horizon, also against their size, and those at all horizons of each
     data set, of the models that have them.
     Raises: FileNotFoundError without results, or the settings of an online study; ValueError if they are of another
-        kind, without test windows, or of a name that is no name of a folder, or the README has no place for them.
+        kind, without test windows, or of a name that is no name of a folder, or no page has a place for them.
     """
     results = SeriesResults.read(study / RESULTS_FILE)
     name = results.header["name"]
@@ -180,16 +136,26 @@ def ship_study(study: Path, *, root: Path = ROOT) -> Path:
     settings, on_folds, online = results.scored_on("test"), has_folds(results), is_online(results)
     if not settings and not on_folds and not online:
         raise ValueError(f"a shipped study must hold errors of test windows, found none in {study}; add --final.")
-    readme = render_readme((root / "README.md").read_text(), name, results)
-    file, figures = root / "model_cards" / "results" / f"{name}.json", root / "model_cards" / name / "figures"
+    pages = render_pages(root, name, results)
+    if not pages and not online:
+        raise ValueError(
+            f"a page must hold the lines '<!-- results {name} -->' and {END!r}, found none in README.md and "
+            f"model_cards; add them to model_cards/{name}/README.md."
+        )
+    file, figures = root / RESULTS / f"{name}.json", root / "model_cards" / name / "figures"
     if online:
         write_online_page(results, figures.parent, root=root)
     elif not on_folds:
         shutil.rmtree(figures, ignore_errors=True)
         _draw_study(results, settings, figures)
     results.write(file)
-    write_atomically(root / "README.md", readme.encode())
+    _write_pages(pages)
     return file if on_folds else figures
+
+
+def _write_pages(pages: Mapping[Path, str]) -> None:
+    for page, text in pages.items():
+        write_atomically(page, text.encode())
 
 
 def _draw_study(results: SeriesResults, settings: Sequence[tuple[str, int]], folder: Path) -> None:
@@ -274,10 +240,13 @@ def _without_folder(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Ship the run or the study that the command line names."""
-    parser = argparse.ArgumentParser(description="Copy an evaluated run, or a study's results, into model_cards/.")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.ship_checkpoint",
+        description="Copy an evaluated run, or a study's results, into model_cards/.",
+    )
     parser.add_argument("checkpoint", type=Path, help="folder of a run that was trained and evaluated, or of a study")
     folder = parser.parse_args(arguments).checkpoint
-    is_study = not (folder / "config.json").exists() and _is_of_series(folder / RESULTS_FILE)
+    is_study = not (folder / "config.json").exists() and is_of_series(folder / RESULTS_FILE)
     try:
         print(f"shipped to {ship_study(folder) if is_study else ship_checkpoint(folder)}")
     except (OSError, ValueError) as error:

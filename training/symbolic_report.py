@@ -75,7 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Analyse an AL-RNN by its linear regions.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.symbolic_report",
+        description="Analyse an AL-RNN by its linear regions.",
+        allow_abbrev=False,
+    )
     parser.add_argument("checkpoint", type=Path, help="folder of an AL-RNN")
     parser.add_argument(
         "--data", type=Path, help="a series, NPY (time, channels) or CSV, to start from and compare with"

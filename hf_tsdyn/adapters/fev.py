@@ -151,7 +151,11 @@ def _check_fev() -> None:
 
 def main() -> None:
     """Score forecasters on the tasks of a folder, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m hf_tsdyn.adapters.fev",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("tasks", type=Path, help="folder of tasks")
     parser.add_argument("forecasters", nargs="+", help="names of baselines, checkpoint folders, Hub repositories")
     parser.add_argument("--num_samples", type=int, default=100, help="paths, where quantiles come from them")

@@ -164,7 +164,11 @@ def _write_rows(source: TrajectorySource, rows: list[int], names: list[str], fil
 
 def main() -> None:
     """Write one split of a dataset as tasks and name the files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m hf_tsdyn.adapters.fev_tasks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("data", type=Path, help="dataset folder")
     parser.add_argument("tasks", type=Path, help="folder to write")
     parser.add_argument("--split", default="test")

@@ -223,7 +223,11 @@ def _check_gluonts() -> None:
 
 def main() -> None:
     """Score forecasters on the end of each trajectory of a split, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m hf_tsdyn.adapters.gluonts",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("data", type=Path, help="dataset folder")
     parser.add_argument("forecasters", nargs="+", help="names of baselines, checkpoint folders, Hub repositories")
     parser.add_argument("--split", default="test")

@@ -1,6 +1,7 @@
 """Read tables and NPY files: series of finite numbers, evenly spaced in time, or a message that says what to do."""
 
 import csv
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -64,7 +65,7 @@ def _read_npy(file: Path, columns: Sequence[str] | None, time_column: str | None
         raise ValueError(f"time_column must name a column of a table, found {time_column!r} for {file}; drop it.")
     try:
         values = np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, TypeError, IndexError, tokenize.TokenError) as error:  # of headers that are none
         raise ValueError(f"{file} must be an NPY file of numbers, found none ({error}); write it again.") from error
     if values.dtype.kind not in "fiub" or values.ndim not in (1, 2, 3) or not values.size:
         raise ValueError(
@@ -86,6 +87,8 @@ def _read_csv(file: Path, columns: Sequence[str] | None, time_column: str | None
         frame = _load_csv(file)
     except UnicodeDecodeError as error:
         raise _other_encoding(file, str(error)) from error
+    except csv.Error as error:  # of a name longer than any
+        raise ValueError(f"{file} must be a CSV file with a header row, found none ({error}); correct it.") from error
     if not isinstance(frame.index, pd.RangeIndex):
         raise ValueError(
             f"{file} must have a header row that names every column, found rows with more values than the header "

@@ -12,17 +12,18 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers.utils import logging
 
-from .conversion_mapping import Pair, mapped_groups
+from .conversion_mapping import Pair, in_one_line
+from .conversion_report import Check, Report, largest_difference, report_of, same_state
 
 REPORT_FILE = "conversion_report.json"
 CONFIG_FILES = ("case.json", "config.json")
@@ -33,42 +34,12 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Check:
-    """A largest difference that was found, and the largest one that is still taken for rounding."""
-
-    name: str
-    difference: float
-    tolerance: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the difference is small enough; NaN is not."""
-        return self.difference <= self.tolerance
-
-    def __str__(self) -> str:
-        verdict = "bit-equal" if self.difference == 0 else f"largest difference {self.difference:.1e}"
-        return f"{'passed' if self.passed else 'FAILED'}: {self.name}: {verdict} (at most {self.tolerance:g})"
-
-
-def largest_difference(name: str, found: Tensor, expected: Tensor, tolerance: float) -> Check:
-    """Return the largest difference as it is; infinity where shapes differ."""
-    if found.shape != expected.shape:
-        return Check(f"{name} of shape {tuple(found.shape)}, not {tuple(expected.shape)}", float("inf"), tolerance)
-    return Check(name, (found - expected).abs().max().item(), tolerance)
-
-
-def relative_difference(name: str, found: Tensor, expected: Tensor, tolerance: float) -> Check:
-    """Return the largest difference over the largest expected value; as it is where all of those are 0."""
-    size = expected.abs().max().item() or 1.0
-    return largest_difference(f"{name}, relative", found / size, expected / size, tolerance)
-
-
-@dataclass(frozen=True)
 class Conversion:
     """What an architecture brings to its command.
 
     convert: tensors and settings of a reference to a model. to_reference, settings: a model to tensors and settings
-        under the reference's names; ValueError where there is no way back. load: a folder to a model.
+        under the reference's names; ValueError where there is no way back.
+    models: the classes that come out; of a folder that names none in its config.json, the first.
     pairs: of a model.
     probe: what a model makes of a fixed random input; it may move the model's state.
     record: how far a model is from recorded inputs and outputs, in the settings that came with them.
@@ -79,41 +50,13 @@ class Conversion:
     convert: Callable[[State, dict[str, Any]], Any]
     to_reference: Callable[[Any], State]
     settings: Callable[[Any], dict[str, Any]]
-    load: Callable[[str], Any]
+    models: Sequence[Any]
     pairs: Callable[[Any], Sequence[Pair]]
     probe: Callable[[Any], Tensor]
     record: Callable[[Any, State, State, dict[str, Any]], list[Check]]
     equations: Callable[[Any, State], list[Check]] = lambda _model, _state: []
     left_out: Callable[[Any], dict[str, str]] = lambda _model: {}
     kept_here: Callable[[Any], dict[str, str]] = lambda _model: {}
-
-
-@dataclass
-class Report:
-    """What was mapped onto what, what was left out, and how the result was checked; without paths of the machine."""
-
-    direction: str
-    model: str
-    num_parameters: int
-    reference_dtypes: list[str]
-    model_dtypes: list[str]
-    mapped: list[dict[str, Any]]
-    left_out: dict[str, str]
-    checks: list[Check] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        rows = [
-            f"{row['num_reference']:>4} x {row['reference']} {row['reference_shape']}  <->  "
-            f"{row['num_ours']} x {row['ours']} {row['our_shape']}"
-            for row in self.mapped
-        ]
-        rows += [f"left out: {name}: {reason}" for name, reason in self.left_out.items()]
-        count = sum(row["num_reference"] for row in self.mapped)
-        rows.append(
-            f"{self.direction}: {count} tensors mapped ({', '.join(self.reference_dtypes)} there, "
-            f"{', '.join(self.model_dtypes)} here), {self.model} of {self.num_parameters:,} parameters"
-        )
-        return "\n".join(rows)
 
 
 def read_weights(file: Path) -> State:
@@ -151,7 +94,58 @@ def read_source(source: Path, settings: dict[str, Any]) -> tuple[State, dict[str
             raise FileNotFoundError(
                 f"SOURCE must hold {' or '.join(names)}, found neither in {source}; check the path."
             )
-    return read_weights(found["weights"][0]), json.loads(found["settings"][0].read_text()) | settings
+    return read_weights(found["weights"][0]), read_settings(found["settings"][0]) | settings
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """Return the object of a JSON file.
+
+    Raises: FileNotFoundError if there is none; ValueError if it holds something else.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"a file {file.name} must be there, found none in {str(file.parent)!r}; check the path."
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file.name} must be JSON, found a file that is none ({error}); get it anew.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file.name} must hold a JSON object, found a {type(content).__name__}; get it anew.")
+    return content
+
+
+def load_model(conversion: Conversion, folder: Path) -> Any:
+    """Return the model in a local folder that holds all of its weights and no others.
+
+    Raises: FileNotFoundError if there is no such folder; ValueError if it holds another model, or other weights.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"SOURCE must be a model's folder, found no folder {str(folder)!r}; check the path.")
+    named = read_settings(folder / "config.json").get("architectures")
+    models = {each.__name__: each for each in conversion.models}
+    chosen = [models[name] for name in models if isinstance(named, list) and name in named]
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # what transformers reports as a table is refused below
+    try:
+        model, info = (chosen or conversion.models)[0].from_pretrained(
+            folder, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except (StrictDataclassError, AttributeError, KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"SOURCE must be a model's folder, found {in_one_line(error)}; get it anew.") from None
+    finally:
+        logging.set_verbosity(verbosity)
+    wrong = {kind: sorted(map(str, names)) for kind, names in info.items() if names}
+    if wrong:
+        raise ValueError(
+            f"a model's folder must hold exactly its weights, found {_shortened(wrong)}; get it "
+            "anew, or load it by from_pretrained, which draws what is missing, and save that."
+        )
+    return model
+
+
+def _shortened(wrong: dict[str, list[str]]) -> str:
+    return "; ".join(f"{kind} {names[:5]}{'...' if len(names) > 5 else ''}" for kind, names in wrong.items())
 
 
 def from_reference(
@@ -168,29 +162,41 @@ def from_reference(
     model = conversion.convert(state | extra, config)
     model.save_pretrained(target)
     pairs = conversion.pairs(model)
-    report = _report("from the reference", model, pairs, state | extra, conversion.left_out(model))
-    report.checks = [same_state(conversion.load(str(target)).state_dict(), model.state_dict())]
-    found, expected = conversion.probe(conversion.load(str(target))), conversion.probe(model)
+    report = report_of("from the reference", model, pairs, state | extra, conversion.left_out(model))
+    report.checks = [same_state(load_model(conversion, target).state_dict(), model.state_dict())]
+    found, expected = conversion.probe(load_model(conversion, target)), conversion.probe(model)
     report.checks += [largest_difference("reloaded, run on a probe", found, expected, 0.0)]
-    report.checks += conversion.equations(conversion.load(str(target)), state)
+    report.checks += conversion.equations(load_model(conversion, target), state)
     inputs, outputs = (source / name for name in RECORD_FILES)
     if inputs.is_file() and outputs.is_file():
         recorded = read_weights(inputs), read_weights(outputs)
-        report.checks += conversion.record(conversion.load(str(target)), recorded[0], recorded[1], config)
+        report.checks += _of_record(conversion, load_model(conversion, target), *recorded, config)
     else:
         print(f"no {' and '.join(RECORD_FILES)} in SOURCE: not compared with outputs of the reference")
     return report
 
 
+def _of_record(
+    conversion: Conversion, model: Any, inputs: State, outputs: State, config: dict[str, Any]
+) -> list[Check]:
+    try:
+        return conversion.record(model, inputs, outputs, config)
+    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:  # whatever a model makes of them
+        raise ValueError(
+            f"{' and '.join(RECORD_FILES)} must be a record of SOURCE, found {type(error).__name__}: "
+            f"{in_one_line(error)}; remove them to go without the comparison."
+        ) from None
+
+
 def into_reference(conversion: Conversion, source: Path, target: Path) -> Report:
     """Write the model in `source` as a reference into the new folder `target`, and check it as converted back."""
-    model = conversion.load(str(source))
+    model = load_model(conversion, source)
     state, settings = conversion.to_reference(model), conversion.settings(model)
     target.mkdir(exist_ok=True)
     save_file(state, target / WEIGHT_FILES[0])
     (target / CONFIG_FILES[0]).write_text(json.dumps(settings, indent=1) + "\n")
     pairs, kept = conversion.pairs(model), conversion.kept_here(model)
-    report = _report("to the reference", model, pairs, state, kept)
+    report = report_of("to the reference", model, pairs, state, kept)
     back = conversion.convert(*read_source(target, {}))
     before, after = ({pair.ours: each.state_dict()[pair.ours] for pair in pairs} for each in (model, back))
     report.checks = [same_state(after, before, name="tensors, converted back")]
@@ -199,36 +205,6 @@ def into_reference(conversion: Conversion, source: Path, target: Path) -> Report
         found, expected = conversion.probe(back), conversion.probe(model)
         report.checks += [largest_difference("converted back, run on a probe", found, expected, 0.0)]
     return report
-
-
-def same_state(found: State, expected: State, *, name: str = "tensors, reloaded") -> Check:
-    """Return how many tensors differ in any bit, or are missing or left over; none may."""
-    names = found.keys() | expected.keys()
-    equal = [each for each in names if each in found and each in expected and _same(found[each], expected[each])]
-    return Check(name, float(len(names) - len(equal)), 0.0)
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.dtype == other.dtype and torch.equal(one, other)
-
-
-def _report(
-    direction: str, model: PreTrainedModel, pairs: Sequence[Pair], theirs: State, left_out: dict[str, str]
-) -> Report:
-    ours = model.state_dict()
-    return Report(
-        direction=direction,
-        model=type(model).__name__,
-        num_parameters=model.num_parameters(),
-        reference_dtypes=_dtypes(theirs),
-        model_dtypes=_dtypes({pair.ours: ours[pair.ours] for pair in pairs}),
-        mapped=mapped_groups(pairs, theirs, ours),
-        left_out=left_out,
-    )
-
-
-def _dtypes(state: State) -> list[str]:
-    return sorted({str(each.dtype).removeprefix("torch.") for each in state.values()})
 
 
 def write_target(target: Path, work: Callable[[Path], Report]) -> Report:
@@ -255,10 +231,19 @@ def write_target(target: Path, work: Callable[[Path], Report]) -> Report:
     return report
 
 
-def new_parser(description: str | None) -> argparse.ArgumentParser:
+def new_parser(architecture: str, description: str | None) -> argparse.ArgumentParser:
     """Return the parser of a command, to which an architecture may add settings that its weights do not tell."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of the reference, or its weights file")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m hf_tsdyn.models.{architecture}.conversion_{architecture}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="SOURCE",
+        help="folder of the reference, or, where options tell the settings, its weights file",
+    )
     parser.add_argument("target", type=Path, metavar="TARGET", help="new or empty folder to write to")
     parser.add_argument("--inverse", action="store_true", help="SOURCE is a model of ours, TARGET the reference's")
     return parser

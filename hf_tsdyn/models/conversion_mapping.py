@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,13 @@ from functools import reduce
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
+
+from ..checkpoint_settings import MAX_NUMBER, check_settings
+
+_FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,47 @@ def stacked(ours: str, theirs: Sequence[str]) -> Pair:
 def reshaped(ours: str, theirs: str, our_shape: Sequence[int], their_shape: Sequence[int]) -> Pair:
     """Return the pair of tensors of the same values in the same order."""
     return Pair(ours, (theirs,), lambda parts: parts[0].reshape(*our_shape), lambda each: [each.reshape(*their_shape)])
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what an error says without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def configured(config_class: type[Any], settings: dict[str, Any]) -> Any:
+    """Return the configuration of settings under our names.
+
+    Raises: ValueError on a value of a wrong type, or out of range.
+    """
+    try:
+        return config_class(**settings)
+    except StrictDataclassFieldValidationError as error:
+        found = in_one_line(error.__cause__ or error)
+        raise ValueError(f"settings must be of the types that a model's are, found: {found}; correct it.") from None
+    except StrictDataclassClassValidationError as error:
+        raise ValueError(in_one_line(error.__cause__ or error)) from None
+
+
+def plan_model(model_class: type[Any], config: PreTrainedConfig, state: dict[str, Tensor]) -> Any:
+    """Return a model without memory for its tensors, to check the reference's against before it is built.
+
+    Raises: ValueError on a configuration of a model that is far larger than the reference's tensors.
+    """
+    num_values = sum(tensor.numel() for tensor in state.values())
+    check_settings(config.to_dict(), num_values, type(config))
+    try:
+        with torch.device("meta"):
+            planned = model_class(copy.deepcopy(config))
+    except (OverflowError, RuntimeError) as error:  # sizes beyond what a tensor can have
+        raise ValueError(
+            f"settings must describe a model that can be built, found none ({in_one_line(error)}); check its sizes."
+        ) from None
+    if planned.num_parameters() > num_values + MAX_NUMBER:
+        raise ValueError(
+            f"settings must describe the model of the weights, found weights of {num_values} values for a model of "
+            f"{planned.num_parameters()}; check that they belong together."
+        )
+    return planned
 
 
 def join_all(pairs: Sequence[Pair], state: dict[str, Tensor], model: nn.Module, *, kind: str) -> dict[str, Tensor]:
@@ -54,11 +101,18 @@ def join_all(pairs: Sequence[Pair], state: dict[str, Tensor], model: nn.Module, 
         parts = [state[name] for name in pair.theirs]
         try:
             joined[pair.ours] = pair.join(parts)
-        except RuntimeError:  # parts that do not go together
+        except (IndexError, RuntimeError):  # parts that do not go together
             raise _wrong_shapes({name: tuple(state[name].shape) for name in pair.theirs}) from None
     wrong = {name: tuple(value.shape) for name, value in joined.items() if value.shape != wanted[name].shape}
     if wrong:
         raise _wrong_shapes(wrong, {name: tuple(wanted[name].shape) for name in wrong})
+    dtypes = {name: each.dtype for name, each in joined.items() if wanted[name].is_floating_point()}
+    others = [f"{name} of {dtype}" for name, dtype in dtypes.items() if dtype not in _FLOATING]
+    if others:
+        raise ValueError(
+            f"a reference's weights must be floating-point numbers of 16 bits or more, found {', '.join(others[:5])}; "
+            "write them as they were trained."
+        )
     return joined
 
 
@@ -80,10 +134,11 @@ def split_all(pairs: Sequence[Pair], model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def load_joined(model: Any, state: dict[str, Tensor], *, strict: bool = True) -> Any:
-    """Give a model the tensors and their precision, and return it in eval mode."""
+def load_joined(planned: Any, state: dict[str, Tensor], *, strict: bool = True) -> Any:
+    """Build a planned model with the tensors and their precision, and return it in eval mode."""
     dtypes = [value.dtype for value in state.values() if value.is_floating_point()]
-    model.to(reduce(torch.promote_types, dtypes)).load_state_dict(state, strict=strict)
+    model = type(planned)(planned.config).to(reduce(torch.promote_types, dtypes))
+    model.load_state_dict(state, strict=strict)
     return model.eval()
 
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..baselines import BASELINES, LagDesign, Ridge, SeasonalNaive
+from ..checkpoint_safety import count_values
+from ..checkpoint_settings import check_settings, check_size
 from ..forecasting import Forecaster
 from ..models import ARCHITECTURES
 from .learner import LEARNERS, OnlineLearner
@@ -26,6 +33,13 @@ _STATE = "state.safetensors"
 _FORECASTER = "forecaster"
 _SIMPLE: dict[str, Any] = BASELINES | {"seasonal_naive": SeasonalNaive}
 """Baselines that are all in their options, by name."""
+_ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2")
+_DTYPES = {
+    str(each).removeprefix("torch."): each for each in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+}
+# Learners rebuild their forecasters, and each other, from a folder alone: of the values of the state, those that none
+# of them has claimed yet.
+_UNCLAIMED: ContextVar[int] = ContextVar("unclaimed")
 
 
 def save_learner(learner: OnlineLearner, folder: str | os.PathLike[str]) -> None:
@@ -54,14 +68,41 @@ def save_learner(learner: OnlineLearner, folder: str | os.PathLike[str]) -> None
 def load_learner(folder: str | os.PathLike[str]) -> OnlineLearner:
     """Return the learner that was saved to `folder`, on the CPU; it goes on as the saved one would have, to the bit.
 
-    Raises: FileNotFoundError if nothing was saved there; ValueError if it is of a kind or format that is not known.
+    Nothing of the folder is executed, and its forecasters may not be larger than its state.
+
+    Raises: FileNotFoundError if nothing was saved there; ValueError if it is damaged, or of a kind or format that is
+        not known.
     """
     folder = Path(folder).resolve()
     # The instant between moving the old one away and the new one in is the only one without `folder`.
     found = folder if folder.exists() else _old(folder)
-    learner = rebuild_learner(found)
-    learner.load_state_dict(load_file(found / _STATE))
+    if not (found / _DESCRIPTION).is_file() or not (found / _STATE).is_file():
+        raise FileNotFoundError(
+            f"a saved learner must hold {_DESCRIPTION} and {_STATE}, found none in {str(folder)!r}; check the path."
+        )
+    reset = _UNCLAIMED.set(count_values(found / _STATE))
+    try:
+        with _errors_of(found):
+            learner = rebuild_learner(found)
+            learner.load_state_dict(load_file(found / _STATE))
+    finally:
+        _UNCLAIMED.reset(reset)
     return learner
+
+
+@contextmanager
+def _errors_of(folder: Path) -> Iterator[None]:
+    """Say of whatever a learner makes of a damaged folder that it is damaged."""
+    try:
+        yield
+    except (
+        *(ArithmeticError, AttributeError, LookupError, RuntimeError, StrictDataclassError, TypeError),
+        *(json.JSONDecodeError, UnicodeDecodeError),
+    ) as error:
+        raise ValueError(
+            f"{str(folder)!r} must hold a learner as save_learner wrote it, found {type(error).__name__}: "
+            f"{' '.join(str(error).split())}; get it anew."
+        ) from error
 
 
 def describe_learner(learner: OnlineLearner, folder: Path) -> None:
@@ -80,7 +121,7 @@ def describe_learner(learner: OnlineLearner, folder: Path) -> None:
 
 
 def rebuild_learner(folder: Path) -> OnlineLearner:
-    """Build the learner that `describe_learner` described, in its first state.
+    """Build the learner that `describe_learner` described, in its first state; within `load_learner` alone.
 
     Raises: as `load_learner`.
     """
@@ -123,18 +164,54 @@ def describe_forecaster(forecaster: Forecaster | PreTrainedModel, folder: Path) 
 
 
 def rebuild_forecaster(folder: Path, description: dict[str, Any]) -> Forecaster:
-    """Build the forecaster that `describe_forecaster` described; its state is to be loaded."""
+    """Build the forecaster that `describe_forecaster` described; its state is to be loaded.
+
+    Raises: ValueError if it is larger than the learner's state, or of settings that load more than a model.
+    """
     if "baseline" in description:
         return _SIMPLE[description["baseline"]](**description["options"])
     if "design" in description:
         design = LagDesign(**description["design"])
-        weights = torch.zeros(design.num_groups, design.num_inputs, design.num_outputs, dtype=torch.float64)
-        return Ridge(design, weights, *torch.ones(2, design.num_channels, dtype=torch.float64))
-    config = AutoConfig.from_pretrained(folder / _FORECASTER)
-    config._attn_implementation = description["attention"]
+        shape = (design.num_groups, design.num_inputs, design.num_outputs)
+        _claim(math.prod(shape))
+        return Ridge(
+            design, torch.zeros(shape, dtype=torch.float64), *torch.ones(2, design.num_channels, dtype=torch.float64)
+        )
+    return cast(
+        Forecaster, _rebuild_model(json.loads((folder / _FORECASTER / "config.json").read_text()), **description)
+    )
+
+
+def _rebuild_model(settings: dict[str, Any], *, attention: str | None, dtype: str) -> PreTrainedModel:
+    if attention not in (None, *_ATTENTION) or dtype not in _DTYPES:
+        raise ValueError(
+            f"attention of a forecaster must be one of {_ATTENTION} and dtype one of {tuple(_DTYPES)}, found "
+            f"{attention!r} and {dtype!r}; do not use it unless you know where it comes from."
+        )
+    if settings["model_type"] not in ARCHITECTURES:
+        raise ValueError(
+            f"a forecaster must be one of {sorted(ARCHITECTURES)}, found {settings['model_type']!r}; get it anew."
+        )
+    model_class: Any = ARCHITECTURES[settings["model_type"]]
+    check_settings(settings, _UNCLAIMED.get(), model_class.config_class)
+    config = model_class.config_class.from_dict(settings)
+    check_size(model_class, config, _UNCLAIMED.get())
+    config._attn_implementation = attention
     with torch.random.fork_rng(devices=[]):
-        model = ARCHITECTURES[config.model_type](config)
-    return model.to(dtype=getattr(torch, description["dtype"])).eval()
+        model = model_class(config)
+    _claim(sum(tensor.numel() for tensor in model.state_dict().values()))
+    return model.to(dtype=_DTYPES[dtype]).eval()
+
+
+def _claim(count: int) -> None:
+    """Count a forecaster's values off those of the learner's state, which holds them all."""
+    left = _UNCLAIMED.get()
+    if count > left:
+        raise ValueError(
+            f"forecasters must be no larger than the state of their learner, found one of {count} values where the "
+            f"state has {left}; check that the files belong together."
+        )
+    _UNCLAIMED.set(left - count)
 
 
 def forecaster_state(forecaster: Forecaster | PreTrainedModel) -> dict[str, Tensor]:

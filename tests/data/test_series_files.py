@@ -254,6 +254,15 @@ def test_files_that_are_no_arrays_are_refused(npy, csv):
     cut.write_bytes(cut.read_bytes()[:-8])
     with pytest.raises(ValueError, match=r"series\.npy must be an NPY file.*write it again"):
         read(cut)
+    for header in ("((((", "'''abc", "{'descr': (), 'fortran_order': False, 'shape': (3,), }", "{1: 2, 'shape': 3}"):
+        text = header.ljust(117).encode() + b"\n"
+        cut.write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(24))
+        with pytest.raises(ValueError, match=r"series\.npy must be an NPY file.*write it again"):
+            read(cut)
+    with pytest.raises(
+        ValueError, match=r"series\.csv must be a CSV file with a header row, found none .*field larger"
+    ):
+        read(csv("x" * 140_000 + "\n1\n"))
     with pytest.raises(ValueError, match=r"end in \.csv, \.npy, .* or \.feather, found .*series\.txt"):
         read(csv("a\n1\n", "series.txt"))
 

@@ -132,6 +132,26 @@ def test_a_wrong_description_says_what_is_missing(path: str, message: str):
         import_own_system(path)
 
 
+@pytest.mark.parametrize("path", ["nosuch:band", "nosuch.inner:band"])
+def test_a_module_that_is_not_there_is_looked_for_from_the_current_folder(path: str):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"imported from the current folder, found no 'nosuch' in /.*nosuch\.py"
+    ):
+        import_own_system(path)
+
+
+def test_a_module_that_imports_a_missing_one_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "needs_another.py").write_text("import nosuch\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'nosuch'$"):
+        import_own_system("needs_another:band")
+
+
+def test_the_name_of_a_system_that_is_not_known_may_want_its_module():
+    with pytest.raises(ValueError, match=r"known ones, or module:function of yours, found 'mysystems\.band'"):
+        load_system("mysystems.band")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -243,7 +243,7 @@ def test_settings_of_another_kind_are_refused(folder, change, message):
 
 def test_a_model_of_another_type_is_refused(folder):
     settings(folder, model_type="dynonet")
-    with pytest.raises(ValueError, match="model_type of config.json must be 'alrnn', found 'dynonet'"):
+    with pytest.raises(ValueError, match=r"model_type of config\.json must be 'alrnn', found 'dynonet'"):
         ALRNNForPrediction.from_pretrained(folder)
 
 
@@ -296,12 +296,45 @@ def test_a_header_of_too_many_tensors_is_refused(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "place", ["/nonexistent/x", "../x", "model_cards/typo/x", "model_cards/typo", "runs/typo", "~/x"]
+    "place",
+    ["/nonexistent/x", "../x", "./x", "x", "model_cards/typo/x", "model_cards/typo", "runs/typo", "~/x", "mine/typo"],
 )
-def test_a_folder_that_is_not_there_is_named_and_not_looked_for_on_the_hub(place):
+def test_a_folder_that_is_not_there_is_named_and_not_looked_for_on_the_hub(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
     for load in (ForecastPipeline.from_pretrained, ALRNNForPrediction.from_pretrained):
         with pytest.raises(FileNotFoundError, match=r"or a Hub repository like NAME/MODEL, found neither at"):
             load(place)
+
+
+def test_a_name_that_may_be_a_repositorys_is_said_to_be_no_folder_either():
+    for load in (ForecastPipeline.from_pretrained, ALRNNForPrediction.from_pretrained):
+        with pytest.raises(OSError, match=r"found no folder 'acme/absent' in .*, and of the Hub: We couldn't connect"):
+            load("acme/absent")
+
+
+def test_a_repository_without_settings_is_asked_for_weights(monkeypatch):
+    def cached_file(name, file, *, _raise_exceptions_for_missing_entries=True, **options):
+        if _raise_exceptions_for_missing_entries:
+            raise OSError(f"{name} does not appear to have a file named {file}")
+
+    monkeypatch.setattr("hf_tsdyn.checkpoint_safety.cached_file", cached_file)
+    with pytest.raises(FileNotFoundError, match=r"must hold model\.safetensors, found none at acme/toy"):
+        ALRNNForPrediction.from_pretrained("acme/toy", config=ALRNNConfig(num_channels=2, hidden_size=4))
+
+
+def test_a_repository_that_was_downloaded_may_be_called_like_a_folder(cached, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "acme").mkdir()
+    for load in (ForecastPipeline.from_pretrained, ALRNNForPrediction.from_pretrained):
+        load("acme/toy", cache_dir=cached.parents[2])
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_a_type_of_weights_that_is_none_is_named(folder, name):
+    for load in (ForecastPipeline.from_pretrained, ALRNNForPrediction.from_pretrained):
+        with pytest.raises(ValueError, match=r"dtype must be 'auto' or .* like 'bfloat16', found 'float12'"):
+            load(folder, **{name: "float12"})
 
 
 def test_code_is_not_run_even_if_it_is_trusted(folder, sentinel, monkeypatch):
@@ -434,6 +467,7 @@ def test_a_chronos_that_means_harm_is_refused(tmp_path, sentinel, monkeypatch, c
 def test_a_chronos_is_checked_and_loaded_at_the_revision_asked_for(monkeypatch):
     pytest.importorskip("chronos")
     asked = []
+    monkeypatch.setattr("hf_tsdyn.checkpoint_safety._check_repository", lambda name, where: None)
     monkeypatch.setattr("hf_tsdyn.baselines.chronos.check_checkpoint", lambda name, **options: asked.append(options))
     with pytest.raises(OSError, match="connect"):  # there is no network
         ChronosForecaster.from_pretrained("acme/toy", revision="0123abc")

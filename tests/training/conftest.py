@@ -69,6 +69,14 @@ def _as_options(values, prefix):
 
 
 @pytest.fixture
+def without_matplotlib(monkeypatch):
+    """An environment that has no matplotlib."""
+    for name in [name for name in sys.modules if name.split(".")[0] in ("matplotlib", "mpl_toolkits")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+
+@pytest.fixture
 def dynonet_options():
     """Command-line options of a tiny DynoNet."""
     return ["--model.model_type", "dynonet", *_as_options(DYNONET, "model")]

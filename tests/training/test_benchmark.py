@@ -368,3 +368,8 @@ def test_memory_is_that_of_one_forecast_in_a_process_of_its_own(write_benchmark)
     written = file.stat().st_mtime_ns
     benchmark_memory.measure_memory(("persistence", "long"), config=config)
     assert file.stat().st_mtime_ns == written
+
+
+def test_the_command_that_measures_memory_says_how_it_is_called():
+    with pytest.raises(SystemExit, match=r"usage: python -m training\.benchmark_memory NAME ENTRY"):
+        benchmark_memory.main(["--help"])

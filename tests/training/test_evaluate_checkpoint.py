@@ -1,13 +1,18 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from hf_tsdyn import DystformerForPrediction
 from hf_tsdyn.results import EvaluationResults
 from training import evaluate_checkpoint, train
+
+CONFIGS = Path(train.__file__).parent / "configs"
 
 
 @pytest.fixture
@@ -29,6 +34,46 @@ def test_evaluation_writes_results_figures_and_a_card_that_says_the_same(trained
     for name in re.findall(r"\]\((figures/.*?)\)", card):
         assert (trained / name).read_bytes().startswith(b"\x89PNG")
     assert len(re.findall(r"\]\(figures/", card)) == 3
+
+
+def test_without_matplotlib_everything_but_figures_is_written(trained, without_matplotlib, capsys):
+    evaluate_checkpoint.main([str(trained)])
+    captured = capsys.readouterr()
+    assert "pip install 'hf_tsdyn[plot]'" in captured.err
+    assert "figures    none: no matplotlib here" in captured.out
+    assert "![" not in (trained / "README.md").read_text()
+    assert (trained / "results.json").is_file()
+
+
+def test_the_card_of_ones_own_series_claims_nothing_of_systems_or_licences(run_options, waves, tmp_path, capsys):
+    """With the settings of the guide, but for the model: what it starts from is shipped elsewhere."""
+    guide = yaml.safe_load((CONFIGS / "finetune_series.yaml").read_text())["evaluation"]
+    assert "model_id" not in guide
+    options = ["--data.path", str(waves), "--evaluation.license", guide["license"]]
+    train.main(run_options(*options, "--evaluation.dataset_name", guide["dataset_name"]))
+    (tmp_path / "run" / "figures").mkdir()
+    (tmp_path / "run" / "figures" / "systems.png").write_bytes(b"of an earlier evaluation")
+    evaluate_checkpoint.main([str(tmp_path / "run")])
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert f'ForecastPipeline.from_pretrained("{tmp_path / "run"}")' in card.text
+    assert card.data.license is None
+    assert card.data.tags == ["hf_tsdyn", "dystformer", "time-series"]
+    assert {result.dataset_name for result in card.data.eval_results} == {"a series of one's own, held-out part"}
+    assert "Split `test`: 1 system, 1 trajectory, " in card.text
+    assert "No licence was chosen: " in card.text
+    assert "median over 1 system: " in capsys.readouterr().out
+    assert "systems.png" not in card.text
+    assert sorted(file.name for file in (tmp_path / "run" / "figures").iterdir()) == [
+        "attractors.png",
+        "error_growth.png",
+    ]
+
+
+@pytest.mark.parametrize("name", ["alrnn_series", "dynonet_series", "finetune_series"])
+def test_guides_to_ones_own_series_leave_its_licence_and_its_place_open(name):
+    evaluation = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["evaluation"]
+    assert evaluation["license"] == ""
+    assert "model_id" not in evaluation
 
 
 def test_a_checkpoint_that_forecasts_otherwise_than_in_training_is_refused(trained):

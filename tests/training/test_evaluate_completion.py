@@ -58,6 +58,25 @@ def trained(tmp_path, oscillators):
     return folder
 
 
+def test_without_matplotlib_everything_but_figures_is_written(trained, without_matplotlib, capsys):
+    evaluate_completion.main([str(trained)])
+    captured = capsys.readouterr()
+    assert "pip install 'hf_tsdyn[plot]'" in captured.err
+    assert "figures    none: no matplotlib here" in captured.out
+    assert "![" not in (trained / "README.md").read_text()
+
+
+def test_a_licence_that_was_not_chosen_is_on_no_card(trained):
+    run = json.loads((trained / "run_config.yaml").read_text())
+    run["evaluation"]["license"] = ""
+    (trained / "run_config.yaml").write_text(json.dumps(run))
+    evaluate_completion.main([str(trained)])
+    card = (trained / "README.md").read_text()
+    assert "apache" not in card
+    assert "No licence was chosen" in card
+    assert f'from_pretrained("{trained}")' in card
+
+
 def test_evaluation_writes_results_figures_and_a_card_that_says_the_same(trained, capsys):
     evaluate_completion.main([str(trained), "--evaluation.protocol.mask_share", "0.25"])
     printed = capsys.readouterr().out

@@ -87,7 +87,9 @@ def test_the_card_renders_from_its_records_alone(evaluated, tmp_path):
     request = evaluate_reconstruction.load_request([str(copy)])
     results = EvaluationResults.read(copy / "results.json")
     card = evaluate_reconstruction.render_card(request, results, AutoConfig.from_pretrained(copy))
-    assert card == (evaluated / "README.md").read_text()
+    here = (evaluated / "README.md").read_text()
+    assert f'from_pretrained("{evaluated}")' in here
+    assert card == here.replace(str(evaluated), "model_cards/round")
 
 
 def test_the_cards_command_is_the_same_sweep(evaluated, runs):
@@ -123,8 +125,18 @@ def test_options_override_the_runs_settings(best, runs):
     config, _ = load_sweep_config(shlex.split(sweep_command))
     assert (config.name, config.evaluation.dt, config.evaluation.num_steps) == ("other", 0.5, 300)
     request = evaluate_reconstruction.load_request([str(best)])
-    assert evaluate_reconstruction.render_card(request, results, AutoConfig.from_pretrained(best)) == card
+    again = evaluate_reconstruction.render_card(request, results, AutoConfig.from_pretrained(best))
+    assert again == card.replace(str(best), "model_cards/other")
     assert "history.png" not in card  # the other seeds lie beside the run, not beside this copy
+
+
+def test_without_matplotlib_everything_but_figures_is_written(best, without_matplotlib, capsys):
+    evaluate_reconstruction.main([str(best)])
+    captured = capsys.readouterr()
+    assert "pip install 'hf_tsdyn[plot]'" in captured.err
+    assert "figures    none: no matplotlib here" in captured.out
+    assert "![" not in (best / "README.md").read_text()
+    assert (best / "results.json").is_file()
 
 
 def test_a_second_series_that_is_no_floor_is_refused(best, runs, tmp_path):

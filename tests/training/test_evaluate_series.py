@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from hf_tsdyn import ALRNNForPrediction, DystformerConfig, DystformerForPrediction
@@ -51,6 +52,31 @@ def test_every_window_is_scored_and_the_card_says_so(trained, waves, capsys):
     assert {row.seed for row in results.rows if row.model == "toy"} == {42}
     assert {row.seed for row in results.rows if row.model == "persistence"} == {None}
     assert results.header["num_parameters"] == {"toy": ALRNNForPrediction.from_pretrained(trained).num_parameters()}
+
+
+def test_without_matplotlib_everything_but_figures_is_written(trained, without_matplotlib, capsys):
+    (trained / "figures").mkdir()
+    (trained / "figures" / "errors.png").write_bytes(b"of an earlier evaluation")
+    evaluate_series.main([str(trained)])
+    captured = capsys.readouterr()
+    assert "pip install 'hf_tsdyn[plot]'" in captured.err
+    assert "figures    none: no matplotlib here" in captured.out
+    assert (trained / "window_errors.npz").is_file()
+    assert "![" not in (trained / "README.md").read_text()
+    assert list((trained / "figures").iterdir()) == []
+
+
+def test_the_card_loads_the_run_from_its_folder_under_the_licence_that_was_chosen(trained):
+    evaluate_series.main([str(trained), "--evaluation.license", "", "--evaluation.data_license", "Not ours."])
+    card = (trained / "README.md").read_text()
+    assert card.count(f'from_pretrained("{trained}")') == 2
+    assert "apache" not in card
+    assert "all rights are reserved. Not ours.\n" in card
+    evaluate_series.main([str(trained), "--evaluation.license", "mit", "--evaluation.model_id", "acme/toy"])
+    card = (trained / "README.md").read_text()
+    assert card.count('from_pretrained("acme/toy")') == 2
+    assert ModelCard(card).data.license == "mit"
+    assert card.endswith("## Licence\n\nmit\n")
 
 
 def test_errors_are_in_units_of_the_training_rows(trained, waves):

@@ -47,7 +47,8 @@ def request_of(tmp_path):
     """A function (changes of the run) that returns a request of a checkpoint."""
 
     def make(evaluation=None, **run):
-        own = {"name": "toy", "model_id": None, "study": None, "limits": ("One station.",), "data_license": "Not ours."}
+        own = {"name": "toy", "model_id": None, "study": None, "limits": ("One station.",)}
+        own |= {"data_license": "Not ours.", "license": "apache-2.0"}
         training = {"per_device_train_batch_size": 64, "learning_rate": 0.002, "lr_scheduler_type": "cosine", "seed": 3}
         summary = {
             "dataset_fingerprint": "ab12",

@@ -102,7 +102,6 @@ def test_what_was_forbidden_after_training_stays_behind(reconstruction, root, tm
 
 def test_a_reconstruction_ships_as_it_was_evaluated(reconstruction, root, tmp_path):
     checkpoint = reconstruction(model_id=str(tmp_path / "sweep" / "only" / "best"))
-    (root / "README.md").write_text("<!-- results other -->\n<!-- end -->\n")
     evaluate_reconstruction.main([str(checkpoint), "--evaluation.name", "other", "--dt", "0.25"])
     target = ship_checkpoint(checkpoint, root=root)
     assert target.name == "other"
@@ -143,11 +142,10 @@ def test_shipping_from_where_it_goes_loses_nothing(evaluated, root):
     assert (target / "model.safetensors").is_file()
 
 
-def test_a_readme_without_a_place_stops_it_before_anything_is_written(evaluated, root):
+def test_a_readme_without_a_place_stays_as_it_is(evaluated, root):
     (root / "README.md").write_text("nothing")
-    with pytest.raises(ValueError, match="must hold the lines"):
-        ship_checkpoint(evaluated, root=root)
-    assert not (root / "model_cards" / "toy").exists()
+    assert (ship_checkpoint(evaluated, root=root) / "README.md").is_file()
+    assert (root / "README.md").read_text() == "nothing"
 
 
 def test_a_name_that_is_no_folder_is_refused(evaluated, root):

@@ -25,11 +25,12 @@ MODEL = {
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A checkout with a README that has a place for the results of "toy" and of the study "parts"."""
+    """A checkout with a README that has a place for the results of "toy", and a page with one for the study "parts"."""
     folder = tmp_path / "checkout"
     (folder / "model_cards" / "results").mkdir(parents=True)
-    places = "".join(f"<!-- results {name} -->\n<!-- end -->\n" for name in ("toy", "parts"))
-    (folder / "README.md").write_text(f"before\n{places}after\n")
+    (folder / "model_cards" / "parts").mkdir()
+    for page, name in {"README.md": "toy", "model_cards/parts/README.md": "parts"}.items():
+        (folder / page).write_text(f"before\n<!-- results {name} -->\n<!-- end -->\nafter\n")
     monkeypatch.setattr(series_facts, "RESULTS_FOLDER", folder / "model_cards" / "results")
     return folder
 
@@ -123,10 +124,17 @@ def test_a_study_ships_its_results_their_table_and_figures(study, root, monkeypa
         "errors_waves.png",
     }
     results = SeriesResults.read(root / "model_cards" / "results" / "parts.json")
-    assert results_table(results) in (root / "README.md").read_text()
+    assert results_table(results) in (folder / "README.md").read_text()
+
+
+def test_a_study_without_a_page_is_refused_before_anything_is_written(study, root):
+    (root / "model_cards" / "parts" / "README.md").unlink()
+    with pytest.raises(ValueError, match=r"'<!-- results parts -->' .*add them to model_cards/parts/README.md"):
+        ship_checkpoint.ship_study(study(), root=root)
+    assert [*(root / "model_cards").rglob("*.*")] == []
 
 
 def test_a_study_that_has_not_seen_the_test_windows_is_not_shipped(study, root):
     with pytest.raises(ValueError, match="must hold errors of test windows"):
         ship_checkpoint.ship_study(study("validation"), root=root)
-    assert not (root / "model_cards" / "parts").exists()
+    assert not (root / "model_cards" / "parts" / "figures").exists()

@@ -18,8 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..conversion_command import Check, Conversion, new_parser, relative_difference, run_command
-from ..conversion_mapping import Pair, check_expressible, load_joined, scaling_settings, split_all
+from ..conversion_command import Conversion, new_parser, run_command
+from ..conversion_mapping import (
+    Pair,
+    check_expressible,
+    configured,
+    join_all,
+    load_joined,
+    plan_model,
+    scaling_settings,
+    split_all,
+)
+from ..conversion_report import Check, relative_difference
 from .configuration_alrnn import ALRNNConfig
 from .modeling_alrnn import ALRNNForPrediction
 
@@ -56,7 +66,7 @@ def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> 
     if missing or surplus:
         raise ValueError(
             f"a reference state must hold the tensors {', '.join(_NAMES)}, found missing {missing} and left over "
-            f"{surplus}; check that the file is one of an AL-RNN."
+            f"{surplus[:5]}; check that the file is one of an AL-RNN."
         )
     B = state_dict["B"]
     channels, units = B.shape if B.ndim == 2 else (0, 0)
@@ -67,10 +77,8 @@ def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> 
             "the tensors of a reference state must be A (units,), W (units, units), h (units,), B (channels, units), "
             f"found B {tuple(B.shape)} and {wrong} beside it; check that they belong to one model."
         )
-    model = ALRNNForPrediction(_config(config, hidden_size=units, num_channels=channels))
-    return load_joined(
-        model, {pair.ours: pair.join([state_dict[name] for name in pair.theirs]) for pair in pairs_of(model)}
-    )
+    planned = plan_model(ALRNNForPrediction, _config(config, hidden_size=units, num_channels=channels), state_dict)
+    return load_joined(planned, join_all(pairs_of(planned), state_dict, planned, kind="an AL-RNN"))
 
 
 def _config(config: dict[str, Any], **sizes: int) -> ALRNNConfig:
@@ -85,7 +93,7 @@ def _config(config: dict[str, Any], **sizes: int) -> ALRNNConfig:
             f"the configuration must have num_relu_units, found {sorted(config)}; the weights do not tell it, give it."
         )
     settings = {name: config[name] for name in ("num_relu_units", "forcing_interval") if name in config}
-    return ALRNNConfig(**sizes, **settings, **scaling_settings(config))
+    return configured(ALRNNConfig, sizes | settings | scaling_settings(config))
 
 
 def reference_settings(model: ALRNNForPrediction) -> dict[str, Any]:
@@ -171,7 +179,7 @@ CONVERSION = Conversion(
     convert=convert_reference,
     to_reference=to_reference,
     settings=reference_settings,
-    load=ALRNNForPrediction.from_pretrained,
+    models=(ALRNNForPrediction,),
     pairs=pairs_of,
     probe=_probe,
     record=_record,
@@ -184,7 +192,7 @@ CONVERSION = Conversion(
 
 def main() -> None:
     """Convert SOURCE into the folder TARGET and say what came out."""
-    parser = new_parser(__doc__)
+    parser = new_parser("alrnn", __doc__)
     parser.add_argument("--num-relu-units", type=int, help="how many of the last units are rectified")
     parser.add_argument("--forcing-interval", type=int, help="of the reference's training")
     run_command(CONVERSION, parser)

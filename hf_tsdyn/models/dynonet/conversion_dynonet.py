@@ -15,8 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..conversion_command import Check, Conversion, new_parser, run_command
-from ..conversion_mapping import Pair, check_expressible, join_all, load_joined, scaling_settings, split_all, stacked
+from ..conversion_command import Conversion, new_parser, run_command
+from ..conversion_mapping import (
+    Pair,
+    check_expressible,
+    configured,
+    join_all,
+    load_joined,
+    plan_model,
+    scaling_settings,
+    split_all,
+    stacked,
+)
+from ..conversion_report import Check
 from .configuration_dynonet import DynoNetConfig
 from .modeling_dynonet import DynoNetForPrediction
 
@@ -47,13 +58,15 @@ _OF_TRAINING = ("worker_dropout", "mixer_dropout", "normalize_loss", "input_nois
 def convert_config(config: dict[str, Any]) -> DynoNetConfig:
     """Return our configuration of a reference model.
 
-    Raises: ValueError naming settings that are missing.
+    Raises: ValueError naming settings that are missing or wrong.
     """
     missing = [name for name in SIZES if name not in config]
     if missing:
-        raise ValueError(f"the configuration must have {', '.join(SIZES)}, found no {missing}; give them.")
+        raise ValueError(
+            f"the configuration must have {', '.join(SIZES)}, found no {missing}; give case.json with them."
+        )
     fields = {name: config[name] for name in SIZES} | scaling_settings(config)
-    return DynoNetConfig(**fields, input_noise="shift")
+    return configured(DynoNetConfig, fields | {"input_noise": "shift"})
 
 
 def reference_settings(model: DynoNetForPrediction) -> dict[str, Any]:
@@ -73,8 +86,8 @@ def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> 
         config: the fields of `SIZES`.
     Raises: ValueError naming what is missing, left over or of a wrong shape.
     """
-    model = DynoNetForPrediction(convert_config(config))
-    return load_joined(model, join_all(pairs_of(model), state_dict, model, kind="a DynoNet"))
+    planned = plan_model(DynoNetForPrediction, convert_config(config), state_dict)
+    return load_joined(planned, join_all(pairs_of(planned), state_dict, planned, kind="a DynoNet"))
 
 
 def to_reference(model: DynoNetForPrediction) -> dict[str, Tensor]:
@@ -168,7 +181,7 @@ CONVERSION = Conversion(
     convert=convert_reference,
     to_reference=to_reference,
     settings=reference_settings,
-    load=DynoNetForPrediction.from_pretrained,
+    models=(DynoNetForPrediction,),
     pairs=pairs_of,
     probe=_probe,
     record=_record,
@@ -178,7 +191,7 @@ CONVERSION = Conversion(
 
 def main() -> None:
     """Convert SOURCE into the folder TARGET and say what came out."""
-    run_command(CONVERSION, new_parser(__doc__))
+    run_command(CONVERSION, new_parser("dynonet", __doc__))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ _COUNTS = (
     "context_length", "prediction_length", "patch_length", "d_model", "num_hidden_layers", "num_attention_heads",
     "ffn_dim",
 )  # fmt: skip
+_LARGEST = 3e38  # of float32, in which these numbers are used
 
 
 @strict
@@ -135,6 +136,7 @@ class DystformerConfig(PreTrainedConfig):
                 "d_model must be an even multiple of num_attention_heads, found "
                 f"d_model={self.d_model}, num_attention_heads={self.num_attention_heads}."
             )
+        self._validate_magnitudes()
         if not 0 <= self.rope_percent <= 1:
             raise ValueError(f"rope_percent must lie between 0 and 1, found {self.rope_percent}.")
         if not 0 < self.spread_factor < float("inf"):
@@ -153,6 +155,14 @@ class DystformerConfig(PreTrainedConfig):
             )
         if self.embedding == "dynamics":
             self._validate_dynamics_embedding()
+
+    def _validate_magnitudes(self) -> None:
+        for name in ("norm_eps", "scaling_epsilon", "max_wavelength", "huber_delta"):
+            if not 0 < getattr(self, name) < _LARGEST:
+                raise ValueError(f"{name} must be positive and finite, found {getattr(self, name)}; change it.")
+        for name in ("init_std", "rff_scale"):
+            if not 0 <= getattr(self, name) < _LARGEST:
+                raise ValueError(f"{name} must be finite and at least 0, found {getattr(self, name)}; change it.")
 
     def _validate_dynamics_embedding(self) -> None:
         for name in ("num_poly_feats", "poly_degrees", "num_rff"):

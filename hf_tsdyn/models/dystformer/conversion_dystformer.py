@@ -16,18 +16,26 @@ degree K an integer array `degree_K` of shape (num_poly_feats, K), steps of a pa
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoConfig
 
-from ..conversion_command import Check, Conversion, new_parser, read_weights, relative_difference, run_command
-from ..conversion_mapping import Pair, check_expressible, join_all, load_joined, reshaped, split_all
+from ..conversion_command import Conversion, new_parser, run_command
+from ..conversion_mapping import (
+    Pair,
+    check_expressible,
+    configured,
+    join_all,
+    load_joined,
+    plan_model,
+    reshaped,
+    split_all,
+)
+from ..conversion_report import Check, relative_difference
 from .configuration_dystformer import DystformerConfig
+from .index_tuples import INDICES, read_index_tuples
 from .modeling_dystformer import DystformerForMaskedModeling, DystformerForPrediction
 
 Converted = DystformerForPrediction | DystformerForMaskedModeling
@@ -40,6 +48,8 @@ _SHARED_FIELDS = (
     "rff_trainable norm_type norm_eps bias attention_dropout ff_dropout head_dropout pooling_type loss "
     "huber_delta init_std channel_consistent_masking"
 ).split()
+# Those without which nothing could tell whose weights these are.
+_SIZES = "context_length prediction_length patch_length d_model num_hidden_layers num_attention_heads ffn_dim".split()
 # Reference settings of which only one value exists here.
 _REQUIRED_SETTINGS = {
     "distribution_output": None,
@@ -53,8 +63,8 @@ _REQUIRED_SETTINGS = {
 }
 _REFERENCE_EPSILON = 1e-5
 _TOLERANCE = 1e-5
+_PROBE_PATCHES = 32  # at most: no weight tells that a context is long
 _OF_TRAINING = ("mask_ratio", "mask_shift_rate", "normalize_loss", "quantile_levels", "spread_factor")
-_INDICES = "patch_indices.degree_"
 
 # (reference, ours): prefixes and parts of keys, one to one, so that they serve both directions.
 _EMBEDDING_KEYS = {
@@ -81,8 +91,14 @@ _MASKED_HEAD_KEYS = (("head.linear.", "reconstruction.projection."),)
 def convert_config(config: dict[str, Any]) -> DystformerConfig:
     """Return our configuration of a reference model; its scaling epsilon and loss units are kept.
 
-    Raises: ValueError naming a reference setting that dystformer does not have.
+    Raises: ValueError naming a reference setting that dystformer does not have, or one that is missing or wrong.
     """
+    missing = [name for name in _SIZES if name not in config]
+    if missing:
+        raise ValueError(
+            f"a reference's configuration must have {', '.join(_SIZES)}, found no {missing}; give the folder of a "
+            "Panda checkpoint, with its config.json."
+        )
     for name, value in _REQUIRED_SETTINGS.items():
         if config.get(name, value) != value:
             raise ValueError(
@@ -94,15 +110,15 @@ def convert_config(config: dict[str, Any]) -> DystformerConfig:
             f"patch_stride must equal patch_length, found {config['patch_stride']} and "
             f"{config['patch_length']}; overlapping patches have no counterpart here."
         )
-    return DystformerConfig(
-        **{name: config[name] for name in _SHARED_FIELDS if name in config},
-        embedding="dynamics" if config.get("use_dynamics_embedding", True) else "linear",
-        mask_ratio=config.get("random_mask_ratio", 0.5),
-        scale_masked_values=True,
-        scaling_epsilon=_REFERENCE_EPSILON,
-        relative_scaling_epsilon=False,
-        normalize_loss=False,
-    )
+    fields = {name: config[name] for name in _SHARED_FIELDS if name in config} | {
+        "embedding": "dynamics" if config.get("use_dynamics_embedding", True) else "linear",
+        "mask_ratio": config.get("random_mask_ratio", 0.5),
+        "scale_masked_values": True,
+        "scaling_epsilon": _REFERENCE_EPSILON,
+        "relative_scaling_epsilon": False,
+        "normalize_loss": False,
+    }
+    return configured(DystformerConfig, fields)
 
 
 def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> Converted:
@@ -116,27 +132,28 @@ def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> 
     Raises: ValueError naming the tensors that are missing, left over or of a wrong shape.
     """
     mode = config.get("mode", "predict")
-    if mode not in _MODELS:
+    if mode not in list(_MODELS):
         raise ValueError(f"a reference's mode must be one of {sorted(_MODELS)} to be converted, found {mode!r}.")
-    model = _MODELS[mode](convert_config(config))
-    pairs = pairs_of(model)
+    planned = plan_model(_MODELS[mode], convert_config(config), state_dict)
+    pairs = pairs_of(planned)
     named = {name for pair in pairs for name in pair.theirs}
-    lacking = sorted(name for name in named - state_dict.keys() if name.startswith(_INDICES))
+    lacking = sorted(name for name in named - state_dict.keys() if name.startswith(INDICES))
     if lacking:
         raise ValueError(
             f"a reference state must hold the index tuples of its polynomial features, found no {lacking}. The index "
             "tuples of the dynamics embedding are not in published reference files: get them from the process that "
             "trained the model and give them as --index-tuples FILE, or add them to the state under these names."
         )
-    joined = join_all(pairs, state_dict, model, kind="a Panda")
+    joined = join_all(pairs, state_dict, planned, kind="a Panda")
     for name, value in joined.items():
         if "indices_degree" in name:
-            _check_indices(name, value, model.config.patch_length)
-    return load_joined(model, joined)
+            _check_indices(name, value, planned.config.patch_length)
+    return load_joined(planned, joined)
 
 
 def _check_indices(name: str, indices: Tensor, patch_length: int) -> None:
     whole = not (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool)
+    indices = indices.long() if whole else indices
     if not whole or (indices.numel() and (indices.min() < 0 or indices.max() >= patch_length)):
         found = f"{indices.min().item()} to {indices.max().item()}" if whole else str(indices.dtype)
         raise ValueError(
@@ -178,30 +195,6 @@ def to_reference(model: Converted) -> dict[str, Tensor]:
     return split_all(pairs_of(model), model)
 
 
-def read_index_tuples(file: Path) -> dict[str, Tensor]:
-    """Return index tuples under the reference's names from a file of arrays `degree_K`, as the module says.
-
-    Raises: ValueError on a file of another kind or with other names.
-    """
-    if file.suffix == ".npz":
-        with np.load(file, allow_pickle=False) as arrays:
-            found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    elif file.suffix == ".json":
-        found = {name: torch.tensor(rows) for name, rows in json.loads(file.read_text()).items()}
-    else:
-        found = read_weights(file)
-    tuples = {
-        _INDICES + name.removeprefix("patch_indices.").removeprefix("degree_"): each for name, each in found.items()
-    }
-    wrong = sorted(name for name in found if not name.removeprefix("patch_indices.").startswith("degree_"))
-    if wrong or not found:
-        raise ValueError(
-            f"a file of index tuples must hold arrays degree_2, degree_3, ... alone, found {wrong or 'none'} in "
-            f"{file.name}; rename them."
-        )
-    return tuples
-
-
 def _renamed(key: str, model: Converted) -> str:
     pairs = _EMBEDDING_KEYS[model.config.embedding] + _LAYER_KEYS
     if isinstance(model, DystformerForMaskedModeling):
@@ -234,7 +227,8 @@ def _record(model: Converted, inputs: dict[str, Tensor], outputs: dict[str, Tens
 
 
 def _probe(model: Converted) -> Tensor:
-    length, generator = model.config.context_length, torch.Generator().manual_seed(0)
+    length = min(model.config.context_length, _PROBE_PATCHES * model.config.patch_length)
+    generator = torch.Generator().manual_seed(0)
     values = torch.randn(2, length, 3, generator=generator).to(model.dtype)
     if isinstance(model, DystformerForPrediction):
         return model.forecast(values, prediction_length=2 * model.config.prediction_length + 1)
@@ -242,17 +236,11 @@ def _probe(model: Converted) -> Tensor:
     return model.complete(values, hidden)
 
 
-def _load(folder: str) -> Converted:
-    heads = AutoConfig.from_pretrained(folder).architectures or []
-    masked = any(name == DystformerForMaskedModeling.__name__ for name in heads)
-    return (DystformerForMaskedModeling if masked else DystformerForPrediction).from_pretrained(folder)
-
-
 CONVERSION = Conversion(
     convert=convert_reference,
     to_reference=to_reference,
     settings=reference_settings,
-    load=_load,
+    models=(DystformerForPrediction, DystformerForMaskedModeling),
     pairs=pairs_of,
     probe=_probe,
     record=_record,
@@ -261,7 +249,7 @@ CONVERSION = Conversion(
 
 def main() -> None:
     """Convert SOURCE into the folder TARGET and say what came out."""
-    parser = new_parser(__doc__)
+    parser = new_parser("dystformer", __doc__)
     parser.add_argument(
         "--index-tuples", dest="extra", type=Path, metavar="FILE", help="arrays degree_2, degree_3, ... as said above"
     )

@@ -15,8 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..conversion_command import Check, Conversion, largest_difference, new_parser, run_command
-from ..conversion_mapping import Pair, check_expressible, join_all, load_joined, reshaped, scaling_settings, split_all
+from ..conversion_command import Conversion, new_parser, run_command
+from ..conversion_mapping import (
+    Pair,
+    check_expressible,
+    configured,
+    join_all,
+    load_joined,
+    plan_model,
+    reshaped,
+    scaling_settings,
+    split_all,
+)
+from ..conversion_report import Check, largest_difference
 from .configuration_fsnet import FSNetConfig
 from .modeling_fsnet import FSNetForPrediction
 
@@ -46,20 +57,26 @@ LAYER = {
 """What a bank stacks, and what the reference calls it in each layer; several are put one below the other."""
 _BLOCKS = "encoder.feature_extractor.net"
 _TOLERANCE = 1e-5
+_LONGEST = 2**14  # context: what it takes to run is bounded by no weight
 _OF_TRAINING = ("head_dropout", "controller_dropout", "memory_in_training", "memory_diversity", "identity_start")
 
 
 def convert_config(config: dict[str, Any]) -> FSNetConfig:
     """Return our configuration of a reference model.
 
-    Raises: ValueError naming settings that are missing.
+    Raises: ValueError naming settings that are missing or wrong.
     """
     missing = [name for name in (*FIELDS, "input_dims", "tau") if name not in config]
     if missing:
-        raise ValueError(f"the configuration must have {sorted(FIELDS)}, found no {missing}; give them.")
+        raise ValueError(f"the configuration must have {sorted(FIELDS)}, found no {missing}; give case.json with them.")
+    numbers = {name: config[name] for name in ("input_dims", "C", "tau")}
+    if not all(type(value) is int or (name == "tau" and type(value) is float) for name, value in numbers.items()):
+        raise ValueError(f"input_dims and C must be whole numbers, and tau a number, found {numbers}; correct them.")
+    if type(config["L"]) is int and config["L"] > _LONGEST:
+        raise ValueError(f"L must be at most {_LONGEST} steps to be converted, found {config['L']}; correct it.")
     fields = {ours: config[name] for name, ours in FIELDS.items()} | scaling_settings(config)
     features = config["input_dims"] - config["C"]
-    return FSNetConfig(**fields, num_time_features=features, trigger_threshold=-config["tau"])
+    return configured(FSNetConfig, fields | {"num_time_features": features, "trigger_threshold": -config["tau"]})
 
 
 def reference_settings(model: FSNetForPrediction) -> dict[str, Any]:
@@ -82,8 +99,8 @@ def convert_reference(state_dict: dict[str, Tensor], config: dict[str, Any]) -> 
         config: the keys of `FIELDS`, `input_dims` (channels and time features) and `tau` (less the threshold).
     Raises: ValueError naming what is missing, left over or of a wrong shape.
     """
-    model = FSNetForPrediction(convert_config(config))
-    return load_joined(model, join_all(pairs_of(model), state_dict, model, kind="an FSNet"), strict=False)
+    planned = plan_model(FSNetForPrediction, convert_config(config), state_dict)
+    return load_joined(planned, join_all(pairs_of(planned), state_dict, planned, kind="an FSNet"), strict=False)
 
 
 def to_reference(model: FSNetForPrediction) -> dict[str, Tensor]:
@@ -195,7 +212,7 @@ CONVERSION = Conversion(
     convert=convert_reference,
     to_reference=to_reference,
     settings=reference_settings,
-    load=FSNetForPrediction.from_pretrained,
+    models=(FSNetForPrediction,),
     pairs=pairs_of,
     probe=_probe,
     record=_record,
@@ -205,7 +222,7 @@ CONVERSION = Conversion(
 
 def main() -> None:
     """Convert SOURCE into the folder TARGET and say what came out."""
-    run_command(CONVERSION, new_parser(__doc__))
+    run_command(CONVERSION, new_parser("fsnet", __doc__))
 
 
 if __name__ == "__main__":

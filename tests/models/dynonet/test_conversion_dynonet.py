@@ -59,6 +59,10 @@ def test_a_worker_that_is_never_frozen_stays_so(small):
     assert (model.model.controller.training_signals["freeze_prob"].bias == -torch.inf).all()
 
 
+def _flat_tables(state):
+    return {name: value.flatten() for name, value in state.items() if name.endswith("pos_embedding")}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -66,6 +70,9 @@ def test_a_worker_that_is_never_frozen_stays_so(small):
         (lambda state, _: state.update(extra=torch.zeros(1)), "left over"),
         (lambda _, config: config.pop("num_channels"), "found no"),
         (lambda _, config: config.update(prediction_length=25), "shapes of its configuration"),
+        (lambda state, _: state.update(_flat_tables(state)), "shapes of its configuration"),
+        (lambda _, config: config.update(num_channels=10**6), "model of 8.*; check that they belong together"),
+        (lambda _, config: config.update(worker_hidden_size="8"), "'worker_hidden_size' expected int, got str"),
     ],
 )
 def test_what_does_not_fit_is_named(small, change, message):

@@ -81,7 +81,9 @@ def test_masked_completion_equals_the_recorded_reference(fixtures):
     assert all(torch.equal(back[name], value) for name, value in state.items())
 
 
-@pytest.mark.parametrize("setting", [{"use_cls_token": True}, {"mode": "classify"}, {"patch_stride": 8}])
+@pytest.mark.parametrize(
+    "setting", [{"use_cls_token": True}, {"mode": "classify"}, {"mode": ["predict"]}, {"patch_stride": 8}]
+)
 def test_settings_without_counterpart_are_refused(fixtures, setting):
     folder = fixtures / "dystformer" / "dynamics_embedding"
     config = json.loads((folder / "case.json").read_text()) | setting
@@ -105,6 +107,49 @@ def test_states_that_do_not_fit_are_named(fixtures, change, message):
     change(state)
     with pytest.raises(ValueError, match=message):
         convert_reference(state, config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ffn_dim": 2**15}, "found weights of 1 values for a model of 8"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers .* at most 1024"),
+        ({"d_model": "64"}, "'d_model' expected int, got str"),
+        ({"norm_eps": float("nan")}, "norm_eps must be positive and finite, found nan"),
+    ],
+)
+def test_a_configuration_beyond_the_weights_is_refused(fixtures, change, message):
+    config = json.loads((fixtures / "dystformer" / "dynamics_embedding" / "case.json").read_text())
+    with pytest.raises(ValueError, match=message):
+        convert_reference({"x": torch.zeros(1)}, config | change)
+
+
+@pytest.mark.parametrize("kind", ["another architecture's", "empty", "weights alone"])
+def test_settings_that_are_missing_are_named(fixtures, tmp_path, monkeypatch, kind):
+    source = shutil.copytree(fixtures / "dystformer" / "linear_embedding_max_pool", tmp_path / "source")
+    if kind == "another architecture's":
+        shutil.copy(fixtures / "fsnet" / "original_online" / "case.json", source)
+    elif kind == "empty":
+        (source / "case.json").write_text("{}")
+    else:
+        source /= "reference_state.safetensors"
+    with pytest.raises(SystemExit, match=r"found no \['context_length', .*give the folder of a Panda checkpoint"):
+        run_command(monkeypatch, source, tmp_path / "model")
+
+
+def test_a_long_context_is_not_what_a_conversion_is_tried_on(fixtures, tmp_path, monkeypatch):
+    source = shutil.copytree(fixtures / "dystformer" / "linear_embedding_max_pool", tmp_path / "source")
+    config = json.loads((source / "case.json").read_text())
+    (source / "case.json").write_text(json.dumps(config | {"context_length": 2**20}))
+    seen = []
+    forecast = DystformerForPrediction.forecast
+    monkeypatch.setattr(
+        DystformerForPrediction,
+        "forecast",
+        lambda model, values, **options: seen.append(values.shape[1]) or forecast(model, values, **options),
+    )
+    run_command(monkeypatch, source, tmp_path / "model")
+    assert set(seen) == {32 * 16}
 
 
 def test_a_model_that_the_reference_cannot_build_has_no_way_back(fixtures):
@@ -141,6 +186,54 @@ def write_tuples(tuples, file):
         file.write_text(json.dumps({name: value.tolist() for name, value in tuples.items()}))
     else:
         save_file({f"patch_indices.{name}": value for name, value in tuples.items()}, file)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.json", b"[1, 2]", r"t\.json must hold a JSON object, found a list"),
+        ("t.json", b'{"degree_2": "x"}', r"degree_2 of t\.json must be a list of lists of whole numbers"),
+        ("t.json", b'{"degree_2": [["a"]]}', "list of lists of whole numbers"),
+        ("t.json", b'{"degree_2": [[1, 2], [3]]}', "equally long"),
+        ("t.json", b'{"degree_2": null}', "list of lists of whole numbers"),
+        ("t.json", b'{"degree_2": [[0.5, 1%s]]}' % (b"0" * 400), "list of lists of whole numbers"),
+        ("t.json", b'{"degree_2": [[99999999999999999999]]}', "list of lists of whole numbers"),
+        ("t.json", b"[" * 100_000, "must be JSON"),
+        ("t.npz", b"not a zip file", r"t\.npz must be whole.*numpy\.savez\(FILE, degree_2"),
+        ("t.npz", None, r"found pickled objects; write it anew"),
+        ("t.bin", b"x", "which may run code and is not opened"),
+    ],
+)
+def test_damaged_index_tuples_are_refused_in_one_line(stripped, tmp_path, monkeypatch, name, content, message):
+    file = tmp_path / name
+    if content is None:
+        np.savez(file, degree_2=np.array([{}], dtype=object))
+    else:
+        file.write_bytes(content)
+    with pytest.raises(SystemExit, match=message) as refused:
+        run_command(monkeypatch, stripped[0], tmp_path / "model", "--index-tuples", file)
+    assert "\n" not in str(refused.value)
+    assert "allow_pickle" not in str(refused.value)
+
+
+def test_index_tuples_that_unpack_to_too_much_are_refused(stripped, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_tsdyn.models.dystformer.index_tuples._MAX_BYTES", 10_000)
+    np.savez_compressed(tmp_path / "t.npz", degree_2=np.zeros((5000, 2)))
+    with pytest.raises(SystemExit, match="bytes where 10000 are the most"):
+        run_command(monkeypatch, stripped[0], tmp_path / "model", "--index-tuples", tmp_path / "t.npz")
+
+
+def test_index_tuples_of_any_whole_type_do(stripped, tmp_path, monkeypatch):
+    folder, tuples = stripped
+    np.savez(tmp_path / "t.npz", **{name: value.numpy().astype(np.uint16) for name, value in tuples.items()})
+    run_command(monkeypatch, folder, tmp_path / "model", "--index-tuples", tmp_path / "t.npz")
+    embedding = DystformerForPrediction.from_pretrained(tmp_path / "model").model.embedding
+    assert torch.equal(embedding.indices_degree_3, tuples["degree_3"])
+
+
+def test_a_mistyped_file_of_index_tuples_is_said_to_be_none(stripped, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="--index-tuples must be a file, found none at"):
+        run_command(monkeypatch, stripped[0], tmp_path / "model", "--index-tuples", tmp_path / "t.npz")
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".json", ".safetensors"])

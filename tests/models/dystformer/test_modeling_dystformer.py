@@ -50,6 +50,22 @@ def test_released_sizes_have_the_published_parameter_counts(layers, width, poly,
     assert model.num_parameters() / 1e6 == pytest.approx(millions, rel=1e-3)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e308, -1e308, -1])
+@pytest.mark.parametrize(
+    "name", ["norm_eps", "scaling_epsilon", "max_wavelength", "huber_delta", "init_std", "rff_scale"]
+)
+def test_numbers_that_float32_cannot_work_with_are_refused(name, value):
+    with pytest.raises(Exception, match=f"{name} must be .*finite"):
+        tiny(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["norm_eps", "scaling_epsilon", "max_wavelength", "huber_delta"])
+def test_what_is_divided_by_is_not_0(name):
+    with pytest.raises(Exception, match=f"{name} must be positive"):
+        tiny(**{name: 0})
+    assert tiny(init_std=0, rff_scale=0).init_std == 0
+
+
 @pytest.mark.parametrize("norm_type", ["rmsnorm", "layernorm", "dyt"])
 @pytest.mark.parametrize("embedding", ["dynamics", "linear"])
 @pytest.mark.parametrize("pooling_type", ["mean", "max", "last"])

@@ -79,6 +79,40 @@ def test_what_does_not_fit_is_named(folder, change, message):
         convert_reference(state, config)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden": 600, "out": 600}, "found weights of 1 values for a model of 9"),
+        ({"hidden": 2**20, "out": 2**20, "kernel_size": 2**20 + 1}, "must be at most 1048576|model of|can be built"),
+        ({"depth": 10**9}, "num_hidden_layers .* at most 1024"),
+        ({"C": 10**9, "input_dims": 10**9}, "num_channels .* at most 1048576"),
+        ({"L": 2**14 + 1}, "L must be at most 16384 steps"),
+        ({"memory_slots": 2**10}, "must hold 'encoder.input_fc.weight'"),
+    ],
+)
+def test_a_configuration_beyond_the_weights_is_refused_before_anything_is_built(folder, monkeypatch, change, message):
+    built = []
+    inside = FSNetForPrediction.__init__
+
+    def watched(model, config):
+        inside(model, config)
+        built.append(next(model.parameters()).device.type)
+
+    monkeypatch.setattr(FSNetForPrediction, "__init__", watched)
+    with pytest.raises(ValueError, match=message):
+        convert_reference({"x": torch.zeros(1)}, read(folder)[1] | change)
+    assert set(built) <= {"meta"}
+
+
+@pytest.mark.parametrize(
+    "change", [{"input_dims": "8"}, {"input_dims": None}, {"C": 1.0}, {"tau": "0.75"}, {"tau": None}]
+)
+def test_settings_that_are_no_numbers_are_named(folder, change):
+    state, config = read(folder)
+    with pytest.raises(ValueError, match=f"whole numbers, and tau a number, found .*{next(iter(change))}"):
+        convert_reference(state, config | change)
+
+
 def test_the_state_that_is_given_stays_as_it_was(folder):
     state, config = read(folder)
     before = {name: value.clone() for name, value in state.items()}

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForTimeSeriesPrediction
 from .checkpoint_safety import check_checkpoint, pinned
 from .checkpoint_settings import check_dtype
 from .forecasting import Forecaster
+from .frames import future_times, split_frame
 
 Series = np.ndarray | Tensor | Sequence[float] | Sequence[Sequence[float]]
 
@@ -155,7 +156,7 @@ class ForecastPipeline:
         df: pd.DataFrame,
         *,
         prediction_length: int,
-        id_column: str = "item_id",
+        id_column: str | None = "item_id",
         timestamp_column: str = "timestamp",
         target: str | Sequence[str] = "target",
         quantile_levels: Sequence[float] = (),
@@ -167,6 +168,7 @@ class ForecastPipeline:
         Args:
             df: one row per series and time; times of a series must be evenly spaced (any order), numeric or
                 datetime; missing targets are unseen.
+            id_column: None where all rows are one series; the result then has no such column either.
             quantile_levels: adds one column per level, named by it, where the forecaster can.
             num_samples, generator: as in `predict_quantiles`.
         Returns: columns `id_column`, `timestamp_column`, `target_name`, `predictions` and the quantiles; one row per
@@ -174,7 +176,7 @@ class ForecastPipeline:
             the model `predictions` rolls its medians on, and the quantiles are those of sampled paths.
         """
         targets = [target] if isinstance(target, str) else list(target)
-        groups = _split_frame(df, id_column, timestamp_column, targets)
+        groups = split_frame(df, id_column, timestamp_column, targets)
         inputs = [group[targets].to_numpy(np.float32) for _, group in groups]
         forecasts = self.predict(inputs, prediction_length=prediction_length)
         quantiles: Sequence[np.ndarray] = [np.empty((prediction_length, len(targets), 0))] * len(groups)
@@ -188,10 +190,10 @@ class ForecastPipeline:
             )
         frames = []
         for (item, group), forecast, levels in zip(groups, forecasts, quantiles, strict=True):
-            times = _future_times(group[timestamp_column], prediction_length, item)
+            times = future_times(group[timestamp_column], prediction_length, item)
             for channel, name in enumerate(targets):
-                columns = {id_column: item, timestamp_column: times, "target_name": name}
-                columns["predictions"] = forecast[:, channel]
+                columns = {} if id_column is None else {id_column: item}
+                columns |= {timestamp_column: times, "target_name": name, "predictions": forecast[:, channel]}
                 columns |= {str(q): levels[:, channel, k] for k, q in enumerate(quantile_levels)}
                 frames.append(pd.DataFrame(columns))
         return pd.concat(frames, ignore_index=True)
@@ -288,50 +290,3 @@ def _check_seen(batch: Tensor, positions: list[int]) -> None:
             f"every series must have at least one value, found only NaN in the series at positions {bad[:5]}; "
             "drop them."
         )
-
-
-def _split_frame(
-    df: pd.DataFrame, id_column: str, timestamp_column: str, targets: list[str]
-) -> list[tuple[Any, pd.DataFrame]]:
-    missing = [name for name in (id_column, timestamp_column, *targets) if name not in df.columns]
-    if missing:
-        raise ValueError(
-            f"df must have the columns {id_column!r}, {timestamp_column!r} and {targets}, found no {missing} among "
-            f"{list(df.columns)}; name your columns with id_column, timestamp_column and target."
-        )
-    num_missing = [len(df) - int(df[name].count()) for name in (id_column, timestamp_column)]
-    if df.empty or any(num_missing):
-        raise ValueError(
-            f"df must hold at least one row, and every row an id and a time, found {len(df)} rows with "
-            f"{num_missing[0]} ids and {num_missing[1]} times missing."
-        )
-    times = df[timestamp_column]
-    if not (pd.api.types.is_datetime64_any_dtype(times) or pd.api.types.is_numeric_dtype(times)):
-        raise ValueError(
-            f"the times in {timestamp_column!r} must be numbers or datetimes, found {times.dtype}; convert them with "
-            "pandas.to_datetime."
-        )
-    return [
-        (item, group.sort_values(timestamp_column)) for item, group in df.groupby(id_column, sort=False, observed=True)
-    ]
-
-
-def _future_times(times: Any, prediction_length: int, item: Any) -> Any:
-    """Continue an evenly spaced pandas series of times; calendar frequencies (months) by pandas' own inference."""
-    if len(times) < 2:
-        raise ValueError(f"series {item!r} must have at least two times to tell their spacing, found {len(times)}.")
-    steps = times.diff().iloc[1:]
-    step = steps.median()
-    if pd.api.types.is_integer_dtype(times) and step == int(step):
-        step = int(step)
-    last = int(times.iloc[-1]) if pd.api.types.is_integer_dtype(times) else times.iloc[-1]
-    if step > 0 * step and np.allclose((steps / step).to_numpy(float), 1, atol=1e-3):
-        return [last + step * k for k in range(1, prediction_length + 1)]
-    dated = pd.api.types.is_datetime64_any_dtype(times) and len(times) > 2
-    frequency = pd.infer_freq(times) if dated else None
-    if frequency is None:
-        raise ValueError(
-            f"times of series {item!r} must be evenly spaced, found steps from {steps.min()} to {steps.max()}; "
-            "resample, and leave missing values as NaN rows."
-        )
-    return pd.date_range(times.iloc[-1], periods=prediction_length + 1, freq=frequency)[1:]

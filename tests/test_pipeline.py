@@ -207,13 +207,23 @@ def test_bad_inputs_are_refused_with_what_was_found(pipeline, inputs, error, mes
         pipeline.predict(inputs, prediction_length=2)
 
 
+def test_a_frame_of_one_series_needs_no_id_column(pipeline):
+    df = frame()
+    one = df[df.item_id == df.item_id.iloc[0]]
+    expected = pipeline.predict_df(one, prediction_length=2, target=["x", "y"])
+    found = pipeline.predict_df(one.drop(columns="item_id"), prediction_length=2, target=["x", "y"], id_column=None)
+    pd.testing.assert_frame_equal(found, expected.drop(columns="item_id"))
+    with pytest.raises(ValueError, match=r"id_column \(None if all rows are one series\)"):
+        pipeline.predict_df(one.drop(columns="item_id"), prediction_length=2, target=["x", "y"])
+
+
 def test_bad_data_frames_are_refused(pipeline):
     with pytest.raises(ValueError, match=r"found no \['target'\]"):
         pipeline.predict_df(frame(), prediction_length=2)
     uneven = pd.DataFrame({"item_id": 0, "timestamp": [0.0, 0.5, 2.0], "target": 1.0})
     with pytest.raises(ValueError, match=r"evenly spaced, found steps from 0\.5 to 1\.5"):
         pipeline.predict_df(uneven, prediction_length=2)
-    with pytest.raises(ValueError, match="found 3 rows with 1 ids and 0 times missing"):
+    with pytest.raises(ValueError, match=r"found 3 rows, .* missing: \{'item_id': 1, 'timestamp': 0\}"):
         pipeline.predict_df(uneven.assign(item_id=[0, None, 0]), prediction_length=2)
     with pytest.raises(ValueError, match="must be numbers or datetimes"):
         pipeline.predict_df(uneven.assign(timestamp=["2020", "2021", "2022"]), prediction_length=2)

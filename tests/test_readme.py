@@ -113,7 +113,9 @@ def test_commands_take_the_options_that_they_are_given(command, monkeypatch, req
 def parse(name, options, monkeypatch, request):
     folder = CHECKPOINTS.get(name, "model_cards/dystformer-quickstart")
     options = [folder if re.fullmatch(r"MODEL|ENCODER|runs/[\w/-]+", word) else word for word in options]
-    module = importlib.import_module(f"{name}.__main__" if name == "data_generation" else name)
+    spec = find_spec(name)
+    assert spec is not None
+    module = importlib.import_module(f"{name}.__main__" if spec.submodule_search_locations else name)
     loaders = [getattr(module, each) for each in dir(module) if re.fullmatch(r"load(_\w+)?_(config|request)", each)]
     if loaders:
         (load,) = loaders

@@ -54,9 +54,9 @@ class Request:
     beside: dict[str, str] = field(default_factory=dict)
 
 
-def build_parser(description: str) -> ArgumentParser:
+def build_parser(command: str, description: str) -> ArgumentParser:
     """Return a parser of the options that commands share which score a forecaster."""
-    parser = ArgumentParser(description=description, allow_abbrev=False)
+    parser = ArgumentParser(prog=f"python -m training.{command}", description=description, allow_abbrev=False)
     parser.add_argument("checkpoint", type=str, help="folder that training.train or save_pretrained wrote")
     parser.add_argument("--data", type=str, help="dataset folder, or series; the run's own by default")
     parser.add_class_arguments(SeriesOptions, "series")
@@ -101,7 +101,7 @@ def load_request(arguments: Sequence[str] | None = None) -> Request:
 
     Raises: SystemExit with a message on unknown or impossible options, or a folder without a checkpoint.
     """
-    parser = build_parser("Score a checkpoint on held-out systems.")
+    parser = build_parser("evaluate_checkpoint", "Score a checkpoint on held-out systems.")
     parser.add_argument("--beside", type=dict[str, str], default={}, help="folders of other checkpoints, by name")
     request, namespace = parse_request(parser, arguments)
     beside = namespace["beside"]

@@ -88,7 +88,8 @@ def load_request(arguments: Sequence[str] | None = None) -> Request:
 
     Raises: SystemExit with a message on unknown or impossible options, or a folder without a masked-modelling model.
     """
-    parser = ArgumentParser(description="Score how a checkpoint fills gaps of held-out data.", allow_abbrev=False)
+    prog, description = "python -m training.evaluate_completion", "Score how a checkpoint fills gaps of held-out data."
+    parser = ArgumentParser(prog=prog, description=description, allow_abbrev=False)
     parser.add_argument("checkpoint", type=str, help="folder of a masked-modelling model")
     parser.add_argument("--data", type=str, help="dataset folder, or series; the run's own by default")
     parser.add_class_arguments(SeriesOptions, "series")

@@ -60,7 +60,7 @@ def load_request(arguments: Sequence[str] | None = None) -> SeriesRequest:
 
     Raises: SystemExit with a message on unknown or impossible options, or a folder without a checkpoint.
     """
-    parser = build_parser("Score a run of training.train on every window of a series.")
+    parser = build_parser("evaluate_series", "Score a run of training.train on every window of a series.")
     parser.add_argument("--start", type=str, help="folder of another run to compare with, such as a closed-form start")
     request, namespace = parse_request(parser, arguments)
     start, evaluation = namespace["start"], request.evaluation

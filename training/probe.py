@@ -35,8 +35,8 @@ def save_probe(model: Any, windows: SequentialWindows, path: Path) -> None:
     save_file({"past_values": past_values, **features, **outcome}, path)
 
 
-def _repeat(model: Any, probe: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """What the model makes of the probe now, and what it made of it in training."""
+def repeat_probe(model: Any, probe: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return what the model makes of the probe now, and what it made of it in training."""
     if "completion" in probe:
         return model.complete(probe["past_values"], probe["mask"]), probe["completion"]
     length = probe["forecast"].shape[1]
@@ -55,7 +55,7 @@ def verify_reload(model: Any, checkpoint: Path, summary: Mapping[str, Any]) -> s
     """
     if not (checkpoint / PROBE_FILE).is_file():
         return f"no {PROBE_FILE} beside the checkpoint: reloading was not verified"
-    found, expected = _repeat(model, load_file(checkpoint / PROBE_FILE))
+    found, expected = repeat_probe(model, load_file(checkpoint / PROBE_FILE))
     if torch.equal(found, expected):
         return f"reloaded in a new process: bit-equal on the window in {PROBE_FILE}"
     difference = (found - expected).abs().max().item()

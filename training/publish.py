@@ -19,18 +19,23 @@ card and its configuration, from a folder that training.ship_checkpoint wrote.
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from hf_tsdyn.hub_card import import_name
 from hf_tsdyn.hub_upload import DATASET_FILES, check_account, upload_files
 from training.cell_runs import run_or_exit
 from training.publish_card import check_card, eval_results_file
-from training.publish_checks import Finding, check_checkpoint, check_dataset, check_files, model_class
+from training.publish_checks import check_dataset, check_files
 from training.publish_files import REPLACED, Bundle, gather
+from training.publish_model import check_model_files, model_class
+from training.publish_texts import Finding
 
 MAX_MB = {"model": 10, "dataset": 5_000}
 
@@ -44,15 +49,32 @@ def prepare(
         repo: name that the card's examples will load from.
         max_mb: most of one file; 10 of a checkpoint and 5,000 of a dataset by default.
         benchmark: dataset on the Hub that the results are of.
-    Raises: FileNotFoundError if it is no such folder; ValueError on a damaged manifest, or a name that is none.
+    Raises: FileNotFoundError if it is no such folder; ValueError on a damaged manifest, a name that is none, or a size
+        that is none.
     """
-    bundle = gather(folder, repo=repo)
-    if bundle.repo_type == "model":
-        bundle = dataclasses.replace(bundle, files=bundle.files | eval_results_file(bundle, benchmark))
-    most = MAX_MB[bundle.repo_type] if max_mb is None else max_mb
-    findings = list(check_files(bundle, max_bytes=int(most * 1e6)))
-    findings += check_checkpoint(bundle) if bundle.repo_type == "model" else check_dataset(bundle)
-    return bundle, findings + list(check_card(bundle))
+    _check_options(repo, max_mb)
+    try:
+        bundle = gather(folder, repo=repo)
+        if bundle.repo_type == "model":
+            bundle = dataclasses.replace(bundle, files=bundle.files | eval_results_file(bundle, benchmark))
+        most = MAX_MB[bundle.repo_type] if max_mb is None else max_mb
+        findings = list(check_files(bundle, max_bytes=int(most * 1e6)))
+        findings += check_model_files(bundle) if bundle.repo_type == "model" else check_dataset(bundle)
+        return bundle, findings + list(check_card(bundle))
+    except RecursionError:
+        raise ValueError(
+            f"files to publish must be lists in lists of few levels, found more in {str(folder)!r}; write them again."
+        ) from None
+
+
+def _check_options(repo: str | None, max_mb: float | None) -> None:
+    try:
+        if repo is not None:
+            validate_repo_id(repo)
+    except HFValidationError:
+        raise ValueError(f"--repo must name a repository like 'name/model', found {repo!r}; correct it.") from None
+    if max_mb is not None and not 0 < max_mb < math.inf:
+        raise ValueError(f"--max-mb must be a number above 0, found {max_mb}; correct it, or leave it out.")
 
 
 def describe(bundle: Bundle) -> str:
@@ -99,7 +121,8 @@ def publish(bundle: Bundle, repo: str, *, private: bool = False, branch: str | N
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Check a checkpoint or a dataset for the Hub, and upload it.")
+    description = "Check a checkpoint or a dataset for the Hub, and upload it."
+    parser = argparse.ArgumentParser(prog="python -m training.publish", description=description)
     parser.add_argument("folder", type=Path, help="checkpoint with its card, or generated dataset")
     parser.add_argument("--repo", help="repository that gets it, such as name/model; made if it does not exist")
     parser.add_argument("--dry-run", action="store_true", help="check and list alone; needs no network")

@@ -1,10 +1,11 @@
-"""What must hold of a card that is published, and of the results that its numbers come from."""
+"""What must hold of a card that is published: what the Hub files it by, and what its reader follows."""
 
-import math
+import dataclasses
+import posixpath
 import re
-import statistics
 from collections.abc import Iterator
 from typing import Any, cast
+from urllib.parse import unquote
 
 import yaml
 from huggingface_hub import (
@@ -20,15 +21,28 @@ from huggingface_hub.utils import filter_repo_objects
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from hf_tsdyn.models import MASKED_MODELING
-from hf_tsdyn.results import EvaluationResults
-from hf_tsdyn.series_results import SeriesResults
 from training.evaluate_checkpoint import RESULTS_FILE
-from training.publish_checks import Finding, model_class, read_config
-from training.publish_files import CARD_FILE, Bundle
-from training.ship_checkpoint import read_results
+from training.evaluate_reconstruction import TRUTH_FIGURES
+from training.publish_files import CARD_FILE, Bundle, evaluation_settings, may_ship
+from training.publish_model import model_class, read_config
+from training.publish_results import check_results
+from training.publish_texts import Finding
 
 FORECASTING = "time-series-forecasting"
 REPOSITORY = re.compile(r"\w[\w.-]*/[\w.-]+")
+CODE = re.compile(
+    r"^ {0,3}(`{3,}|~{3,})[^`\n]*\n.*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)|(?<!`)(`+)(?!`)(?:(?!\n\s*\n).)+?(?<!`)\2(?!`)",
+    re.MULTILINE | re.DOTALL,
+)
+"""Fenced blocks and spans of code in Markdown."""
+_TARGET = r"(?:<([^<>\n]+)>|([^\s<>()]+(?:\([^\s<>()]*\)[^\s<>()]*)*))"
+LINKS = (
+    re.compile(rf"\]\(\s*{_TARGET}(?:\s+(?:\"[^\"]*\"|'[^']*'|\([^)]*\)))?\s*\)"),
+    re.compile(rf"^ {{0,3}}\[[^\]\n]+\]:\s*{_TARGET}", re.M),
+    re.compile(r"<(?:img|a|source|video)\b[^>]*?\s(?:src|href)\s*=\s*(?:\"([^\"]+)\"|'([^']+)'|([^\s\"'>]+))", re.I),
+)
+"""Of Markdown within a line, by reference, and of HTML; one group holds where they lead."""
+ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//|#", re.IGNORECASE)
 HUB_LICENSES = (
     "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc "
     "cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 "
@@ -42,6 +56,8 @@ HUB_LICENSES = (
 
 def check_card(bundle: Bundle) -> Iterator[Finding]:
     """Find what a card lacks for the Hub to file it, and for its reader to run, see and trust what it shows."""
+    if bundle.repo_type == "model":
+        yield from _check_figures(bundle)
     if CARD_FILE not in bundle.files:
         do = "evaluate the run (training.evaluate_checkpoint and its like), which writes it, or generate the data again"
         yield Finding("what is published must have a card, README.md", "none", do)
@@ -54,7 +70,8 @@ def check_card(bundle: Bundle) -> Iterator[Finding]:
     yield from _check_links(bundle)
     if isinstance(data, ModelCardData):
         yield from _check_model_metadata(bundle, data)
-        yield from _check_results(bundle, data)
+        yield from _check_address(bundle, data)
+        yield from check_results(bundle, data)
     else:
         yield from _check_dataset_metadata(bundle, data.to_dict())
 
@@ -64,12 +81,24 @@ def read_card(bundle: Bundle) -> ModelCardData | DatasetCardData | Finding:
     kind = DatasetCard if bundle.repo_type == "dataset" else ModelCard
     text = bundle.text(CARD_FILE)
     try:
+        if text.startswith("\ufeff"):
+            raise ValueError("a byte-order mark before it, without which it must be saved")
         if not re.match(r"---\r?\n.+?\n---\r?\n", text, re.DOTALL):
             raise ValueError("no lines between two '---' at its beginning")
-        return cast(ModelCardData | DatasetCardData, kind(text).data)
-    except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        data = cast(ModelCardData | DatasetCardData, kind(text).data)
+        data.to_dict()  # fails on some values that were read
+        return data
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
         do = "correct the front matter, or render the card again"
         return Finding("README.md must begin with metadata that the Hub reads", f"{error}", do)
+
+
+def _check_figures(bundle: Bundle) -> Iterator[Finding]:
+    """Find pictures of a series where its licence keeps back what shows it."""
+    shown = [name for name in bundle.files if name in {f"figures/{each}.png" for each in TRUTH_FIGURES}]
+    if shown and evaluation_settings(bundle.folder) is not None and not may_ship(bundle.folder, "weights"):
+        must = "settings and results of a run must both let figures show its series, by evaluation.ship_weights"
+        yield Finding(must, f"{shown} where one does not, or cannot be read", "delete them, or evaluate the run again")
 
 
 def _check_license(data: ModelCardData | DatasetCardData) -> Iterator[Finding]:
@@ -83,12 +112,18 @@ def _check_license(data: ModelCardData | DatasetCardData) -> Iterator[Finding]:
 
 
 def _check_links(bundle: Bundle) -> Iterator[Finding]:
-    targets = re.findall(r"\]\(([^)\s]+)\)", bundle.text(CARD_FILE))
-    local = {target for target in targets if not re.match(r"https?://|mailto:|#", target)}
-    missing = sorted(target for target in local if target not in bundle.files)
+    local = {target for target in _link_targets(bundle.text(CARD_FILE)) if not ELSEWHERE.match(target)}
+    files = {posixpath.normpath(unquote(re.split(r"[?#]", target)[0])): target for target in local}
+    missing = sorted(target for file, target in files.items() if file not in bundle.files)
     if missing:
         do = "draw the figures again, or take the links out"
         yield Finding("what README.md links to must be uploaded with it", f"no {missing}", do)
+
+
+def _link_targets(card: str) -> set[str]:
+    """Where links and pictures of a card lead, those of its code left out."""
+    text = CODE.sub("", card)
+    return {next(filter(None, match.groups())) for pattern in LINKS for match in pattern.finditer(text)}
 
 
 def _check_model_metadata(bundle: Bundle, data: ModelCardData) -> Iterator[Finding]:
@@ -102,7 +137,8 @@ def _check_model_metadata(bundle: Bundle, data: ModelCardData) -> Iterator[Findi
         if data.pipeline_tag != wanted:
             must = f"pipeline_tag of {config.architectures} must be {wanted}" if forecasts else "no pipeline_tag fits"
             yield Finding(must, repr(data.pipeline_tag), do)
-        missing = [each for each in ("hf_tsdyn", config.model_type, tag) if each not in (data.tags or [])]
+        given = data.tags if isinstance(data.tags, list) else []
+        missing = [each for each in ("hf_tsdyn", config.model_type, tag) if each not in given]
         if missing:
             yield Finding("tags must name the package, the architecture and the field", f"no {missing}", do)
     if SAFE_WEIGHTS_NAME not in bundle.files and "from_pretrained(" in re.sub(r"`[^`\n]*`", "", bundle.text(CARD_FILE)):
@@ -110,71 +146,29 @@ def _check_model_metadata(bundle: Bundle, data: ModelCardData) -> Iterator[Findi
         yield Finding(must, "from_pretrained( in its example", do)
 
 
-def _check_results(bundle: Bundle, data: ModelCardData) -> Iterator[Finding]:
-    """Compare every number of the card's model-index with the results file, and that with its own rows."""
-    if not data.eval_results:
-        yield Finding(
-            "the card must have results, in model-index", "none", "evaluate the checkpoint and render it again"
-        )
+def _check_address(bundle: Bundle, data: ModelCardData) -> Iterator[Finding]:
+    """Find what still names the folder where the repository's name should have taken its place."""
+    if bundle.repo is None:
         return
-    file = bundle.files.get(RESULTS_FILE)
-    if file is None or isinstance(file, bytes):
-        do = "put it beside the card, or, of a shipped checkpoint, into results/NAME.json beside its folder"
-        yield Finding("the results that the card's numbers come from must be uploaded", f"no {RESULTS_FILE}", do)
-        return
-    try:
-        results = read_results(file)
-    except (ValueError, KeyError, TypeError) as error:
-        yield Finding(f"{RESULTS_FILE} must be a results file", f"{error}", "evaluate the checkpoint again")
-        return
-    title = re.search(r"^# (.+)$", bundle.text(CARD_FILE), re.MULTILINE)
-    model = title[1].strip() if title else ""
-    if model not in results.header["models"]:
-        found = f"{model!r}, where the results are of {results.header['models']}"
-        yield Finding(
-            "the card's title must be the model's name in its results", found, "evaluate the checkpoint again"
-        )
-        return
-    do = "render the card from these results again"
-    for result in data.eval_results:
-        recorded = _recorded(results, model, result)
-        if not any(math.isclose(float(result.metric_value), value, rel_tol=1e-3) for value in recorded):
-            must = f"{result.metric_name or result.metric_type} on the card must be that of {RESULTS_FILE}"
-            shown = f"{result.metric_value} in place of {recorded[0]:.4g}" if recorded else "a metric that is not there"
-            yield Finding(must, shown, do)
-    if isinstance(results, EvaluationResults):
-        yield from _check_summary(results, model)
-
-
-def _recorded(results: EvaluationResults | SeriesResults, model: str, result: EvalResult) -> list[float]:
-    """What the results hold of a card's number: one value, or none."""
-    found = re.search(r"@ (\d+)$", result.metric_name or "")
-    horizon = int(found[1]) if found else None
-    if isinstance(results, SeriesResults):
-        split = str(result.dataset_split)
-        mean = results.mean_of(model, result.metric_type, result.dataset_type, horizon or 0, split=split)
-        return [] if mean is None else [mean.mean]
-    rows = (row for row in results.summary if row.model == model and row.metric == result.metric_type)
-    return [row.median for row in rows if horizon in (None, row.horizon)]
-
-
-def _check_summary(results: EvaluationResults, model: str) -> Iterator[Finding]:
-    for row in results.summary:
-        place = (model, row.metric, row.horizon)
-        values = [each.value for each in results.rows if (each.model, each.metric, each.horizon) == place]
-        if row.model != model or (values and math.isclose(statistics.median(values), row.median, rel_tol=1e-6)):
-            continue
-        again = f"{statistics.median(values):.6g}" if values else "nothing"
-        must = f"the summary of {row.metric} at {row.horizon} must be the median over the rows of {RESULTS_FILE}"
-        yield Finding(must, f"{row.median:.6g} in place of {again}", "evaluate the checkpoint again")
+    written = read_card(dataclasses.replace(bundle, files={CARD_FILE: bundle.folder / CARD_FILE}))
+    before = written.model_name if isinstance(written, ModelCardData) else None
+    loaded = re.findall(r"from_(?:pretrained|encoder)\(\s*[\"']([^\"']+)", bundle.text(CARD_FILE))
+    lost = [] if data.model_name == bundle.repo else [f"model-index of {data.model_name!r}"]
+    lost += [f"an example that loads {before!r}"] if before != bundle.repo and before in loaded else []
+    if lost:
+        do = "render the card again, or write these lines as the package does"
+        yield Finding(f"the card must name {bundle.repo!r} in the place of its folder", " and ".join(lost), do)
 
 
 def _check_dataset_metadata(bundle: Bundle, data: dict[str, Any]) -> Iterator[Finding]:
     do = "run the same generation command again, which writes the card"
-    if FORECASTING not in (data.get("task_categories") or []):
-        yield Finding(f"task_categories must hold {FORECASTING}", repr(data.get("task_categories")), do)
-    configs = data.get("configs") or []
-    patterns = [each["path"] for config in configs for each in config.get("data_files", [])]
+    tasks = data.get("task_categories")
+    if not isinstance(tasks, list) or FORECASTING not in tasks:
+        yield Finding(f"task_categories must hold {FORECASTING}", repr(tasks), do)
+    try:
+        patterns = [str(each["path"]) for config in data["configs"] for each in config["data_files"]]
+    except (KeyError, TypeError):
+        patterns = []
     empty = [pattern for pattern in patterns if not list(filter_repo_objects(bundle.files, allow_patterns=[pattern]))]
     if empty or not patterns:
         yield Finding("configs must name the files of each split", f"{empty or 'none'} without files", do)
@@ -197,7 +191,7 @@ def eval_results_file(bundle: Bundle, benchmark: str | None) -> dict[str, bytes]
     entries = [
         EvalResultEntry(dataset, _task_id(result), result.metric_value, notes=f"{result.metric_name}; {RESULTS_FILE}")
         for result in data.eval_results
-        if REPOSITORY.fullmatch(dataset := benchmark or result.dataset_type)
+        if REPOSITORY.fullmatch(dataset := benchmark or str(result.dataset_type))
     ]
     if not entries:
         return {}
@@ -206,5 +200,5 @@ def eval_results_file(bundle: Bundle, benchmark: str | None) -> dict[str, bytes]
 
 
 def _task_id(result: EvalResult) -> str:
-    horizon = re.search(r"@ (\d+)$", result.metric_name or "")
-    return re.sub(r"[^\w.]+", "_", result.metric_type) + (f"_{horizon[1]}" if horizon else "")
+    horizon = re.search(r"@ (\d+)$", str(result.metric_name))
+    return re.sub(r"[^\w.]+", "_", str(result.metric_type)) + (f"_{horizon[1]}" if horizon else "")

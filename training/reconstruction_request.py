@@ -43,7 +43,11 @@ def load_request(arguments: Sequence[str] | None = None) -> Request:
 
     Raises: SystemExit with a message on unknown or impossible options, or a folder without such a model.
     """
-    parser = ArgumentParser(description="Score how a model reproduces the attractor of its system.", allow_abbrev=False)
+    parser = ArgumentParser(
+        prog="python -m training.evaluate_reconstruction",
+        description="Score how a model reproduces the attractor of its system.",
+        allow_abbrev=False,
+    )
     parser.add_argument("checkpoint", type=str, help="folder of a model: best, of a cell of training.sweep")
     parser.add_argument("--data", type=str, help="true series, NPY or CSV; the run's test series by default")
     parser.add_argument("--second_data", type=str, help="another true series, at least as long")
@@ -63,7 +67,7 @@ def load_request(arguments: Sequence[str] | None = None) -> Request:
         parser.error(str(error))
     if namespace["dt"] is not None:
         evaluation = replace(evaluation, dt=namespace["dt"])
-    if evaluation.ship_weights and not may_ship(run_config):
+    if evaluation.ship_weights and not run_ships_weights(run_config):
         parser.error(
             "--evaluation.ship_weights must be false for a run whose settings say so, found true; if the licence of "
             "the series allows it, run the same sweep with --evaluation.ship_weights true first, which only notes it."
@@ -94,7 +98,7 @@ def _records(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return yaml.safe_load((checkpoint / CONFIG_FILE).read_text()), summary
 
 
-def may_ship(run: dict[str, Any]) -> bool:
+def run_ships_weights(run: dict[str, Any]) -> bool:
     """Return whether a run's settings let weights and pictures of its series be shipped; true without a run."""
     return run.get("evaluation", {}).get("ship_weights", True)
 
@@ -126,5 +130,5 @@ def as_evaluated(request: Request, results: EvaluationResults) -> Reconstruction
             "again with training.evaluate_reconstruction."
         )
     invariants = InvariantOptions(**found["invariants"])
-    ship_weights = found["ship_weights"] and may_ship(request.run_config)
+    ship_weights = found["ship_weights"] and run_ships_weights(request.run_config)
     return ReconstructionConfig(**found | {"invariants": invariants, "ship_weights": ship_weights})

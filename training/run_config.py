@@ -188,7 +188,9 @@ def load_run_config(arguments: Sequence[str] | None = None) -> tuple[RunConfig, 
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Train a model of hf_tsdyn.", allow_abbrev=False)
+    parser = ArgumentParser(
+        prog="python -m training.train", description="Train a model of hf_tsdyn.", allow_abbrev=False
+    )
     parser.add_argument("--config", action="config", help="YAML file; options after it override it")
     parser.add_class_arguments(RunConfig)
     # What every run of these models needs of the Trainer; a configuration may still say otherwise.

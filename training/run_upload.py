@@ -11,8 +11,9 @@ from transformers.utils import CONFIG_NAME
 
 from hf_tsdyn.hub_card import hub_card
 from hf_tsdyn.hub_upload import Upload, check_account, upload_files
-from training.publish_checks import check_checkpoint, check_files, model_class
+from training.publish_checks import check_files
 from training.publish_files import CARD_FILE, REPLACED, gather
+from training.publish_model import check_model_files, model_class
 from training.run_summary import SUMMARY_FILE
 
 DESCRIPTION = (
@@ -82,7 +83,7 @@ def push_run(output: Path, push: PushRequest) -> Upload:
     is_evaluated = CARD_FILE in bundle.files
     if not is_evaluated:
         bundle.files[CARD_FILE] = run_card(output, push.repo).encode()
-    findings = [*check_files(bundle, max_bytes=5_000_000_000), *check_checkpoint(bundle)]
+    findings = [*check_files(bundle, max_bytes=5_000_000_000), *check_model_files(bundle)]
     findings += check_card(bundle) if is_evaluated else []
     if findings:
         listed = "\n".join(f"- {finding}" for finding in findings)

@@ -1,20 +1,18 @@
-"""One forecast of the demo and all that its page says about it, in numbers."""
+"""One forecast of the demo, and how far it is from what came true."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..attractor_statistics import ATTRACTOR_STATISTICS, attractor_statistics
+from ..attractor_statistics import attractor_statistics
 from ..forecasting import Forecaster, ForecastMixin
-from ..metrics import ValidPrediction, normalised_mae, smape, valid_prediction
+from ..metrics import ValidPrediction, valid_prediction
 from ..models.alrnn import ALRNNForPrediction
 from ..models.alrnn.fixed_points import FixedPoint, fixed_points
 from ..models.alrnn.symbolic import SymbolicOrbit, symbolic_orbit
-from ..results import METRIC_LABELS
 from ..symbolic_analysis import regions_to_solve
 from .systems import Trajectory
 
@@ -29,17 +27,22 @@ FEWEST_COMPARED = 1_000
 SYMBOLIC_STEPS = 5_000
 BAND_LEVELS = (0.1, 0.9)
 """Quantiles between which a forecast's band lies."""
-BAND_SAMPLES = 50
-"""Paths that the quantiles of a forecast longer than the model's own are of."""
+BAND_STEPS = 512
+"""Of a forecast, the first, that have a band."""
+BAND_CHANNELS, FEWEST_PATHS = 100, 10
+"""Paths times channels that are sampled for a band, about; and paths at least."""
+NUM_ORIGINS, ORIGIN_STEPS = 8, 512
+"""Forecasts from steps spread over the series, at most, and their horizon, at most."""
 
 
 @dataclass(frozen=True, eq=False)
 class ForecastStudy:
     """A forecast, what came true, and how far apart they are.
 
-    past_values, future_values, forecast: (time, channels), data units; the context begins at step `start`.
-    band: (horizon, channels, 2), its quantiles of `BAND_LEVELS`; None of a model without a distribution.
+    past_values, future_values, forecast: (time, channels), data units; the forecast begins at step `origin`.
+    band: (steps, channels, 2), quantiles of `BAND_LEVELS` of the first steps; None of a model without a distribution.
     error: (horizon,), of a step, in standard deviations of the truth; valid: until it exceeds `THRESHOLD`.
+    spread: the same of forecasts from steps spread over the series, `spread_steps` long; None of a short series.
     attractor, run: (compared, channels), the truth after the context, and the forecast rolled out as far.
     statistics, floor: of `ATTRACTOR_STATISTICS`, of the run, and of the next stretch of the truth if there is one.
     orbit, points: of an AL-RNN, its symbols and its fixed points.
@@ -47,13 +50,15 @@ class ForecastStudy:
 
     trajectory: Trajectory
     model: str
-    start: int
+    origin: int
     past_values: np.ndarray
     future_values: np.ndarray
     forecast: np.ndarray
     band: np.ndarray | None
     error: np.ndarray
     valid: ValidPrediction
+    spread: ValidPrediction | None
+    spread_steps: int
     attractor: np.ndarray
     run: np.ndarray
     statistics: dict[str, float]
@@ -74,30 +79,42 @@ class ForecastStudy:
 
 
 def study_forecast(
-    trajectory: Trajectory, forecaster: Forecaster, *, model: str, context_length: int, horizon: int, start: int = 0
+    trajectory: Trajectory,
+    forecaster: Forecaster,
+    *,
+    model: str,
+    context_length: int,
+    horizon: int,
+    origin: int | None = None,
 ) -> ForecastStudy:
-    """Forecast a series from `context_length` of its steps, the first at `start`, and compare with what follows.
+    """Forecast a series from step `origin` on, the context's end by default, and compare with what follows.
 
-    Raises: ValueError on lengths out of range or beyond the series, or where the forecaster refuses the context.
+    Raises: ValueError on lengths out of range or beyond the series, where nothing is seen of the context, or of a
+        channel of what follows, or where the forecaster refuses the context.
     """
-    _check_lengths(trajectory, context_length, horizon, start)
-    past, rest = np.split(trajectory.values[start:], [context_length])
+    origin = context_length if origin is None else origin
+    _check_lengths(trajectory, context_length, horizon, origin)
+    past, rest = trajectory.values[origin - context_length : origin], trajectory.values[origin:]
     has_floor = len(rest) >= 2 * FEWEST_COMPARED
     compared = min(len(rest) // 2 if has_floor else len(rest), COMPARED_STEPS)
+    _check_seen(trajectory, past, rest[:compared])
     context = torch.from_numpy(np.array(past, dtype=np.float32))[None]
     run = forecaster.forecast(context, prediction_length=max(horizon, compared))[0].cpu().numpy()
     future, forecast, attractor = rest[:horizon], run[:horizon], rest[:compared]
     orbit, points = _symbols(forecaster, past)
+    spread_steps = min(horizon, ORIGIN_STEPS)
     return ForecastStudy(
         trajectory,
         model,
-        start,
+        origin,
         past,
         future,
         forecast,
-        band=_band(forecaster, context, horizon),
+        band=_band(forecaster, context, min(horizon, BAND_STEPS)),
         error=error_growth(past, future, forecast),
         valid=valid_prediction(future[None], forecast[None], past_values=past[None], threshold=THRESHOLD),
+        spread=_spread(trajectory.values, forecaster, context_length, spread_steps),
+        spread_steps=spread_steps,
         attractor=attractor,
         run=run[:compared],
         statistics=_statistics(trajectory, attractor, run[:compared]),
@@ -107,26 +124,58 @@ def study_forecast(
     )
 
 
-def _band(forecaster: Forecaster, context: torch.Tensor, horizon: int) -> np.ndarray | None:
-    """Return (horizon, channels, levels) of a model that describes a distribution; None of others."""
-    if not isinstance(forecaster, ForecastMixin) or forecaster.distribution is None:
-        return None
-    asked = {"prediction_length": horizon, "quantile_levels": BAND_LEVELS, "num_samples": BAND_SAMPLES}
-    return forecaster.forecast_quantiles(context, **asked)[0].cpu().numpy()
-
-
-def _check_lengths(trajectory: Trajectory, context_length: int, horizon: int, start: int) -> None:
+def _check_lengths(trajectory: Trajectory, context_length: int, horizon: int, origin: int) -> None:
     for name, steps, (least, most) in (
         ("context", context_length, CONTEXT_RANGE),
         ("horizon", horizon, HORIZON_RANGE),
     ):
         if not least <= steps <= most:
             raise ValueError(f"the {name} must have {least} to {most:,} steps, found {steps:,}; move its slider.")
-    if start < 0 or start + context_length + horizon > len(trajectory.values):
+    if origin < context_length:
         raise ValueError(
-            f"start, context and horizon must fit into the series of {len(trajectory.values):,} steps, found "
-            f"{start:,}, {context_length:,} and {horizon:,}; start earlier, or make one shorter."
+            f"the forecast must start after its context of {context_length:,} steps, found a start at step {origin:,}; "
+            "start later, or shorten the context."
         )
+    if origin + horizon > len(trajectory.values):
+        raise ValueError(
+            f"the forecast must end within the series of {len(trajectory.values):,} steps, found {horizon:,} from step "
+            f"{origin:,} on; start earlier, or shorten the horizon."
+        )
+
+
+def _check_seen(trajectory: Trajectory, past: np.ndarray, following: np.ndarray) -> None:
+    """Refuse a context without values, and a channel without any to compare a forecast with."""
+    if np.isnan(past).all():
+        raise ValueError(f"the context must hold values, found none in its {len(past):,} steps; start elsewhere.")
+    unseen = np.isnan(following).all(axis=0)
+    if unseen.any():
+        raise ValueError(
+            "every channel must have values after the start of the forecast, found none in the next "
+            f"{len(following):,} steps of {trajectory.channel_name(int(unseen.argmax()))!r}; start elsewhere, or leave "
+            "it out."
+        )
+
+
+def _band(forecaster: Forecaster, context: torch.Tensor, steps: int) -> np.ndarray | None:
+    """Return (steps, channels, levels) of a model that describes a distribution; None of others."""
+    if not isinstance(forecaster, ForecastMixin) or forecaster.distribution is None:
+        return None
+    paths = max(FEWEST_PATHS, BAND_CHANNELS // context.shape[2])
+    asked = {"prediction_length": steps, "quantile_levels": BAND_LEVELS, "num_samples": paths}
+    return forecaster.forecast_quantiles(context, **asked)[0].cpu().numpy()
+
+
+def _spread(values: np.ndarray, forecaster: Forecaster, context_length: int, horizon: int) -> ValidPrediction | None:
+    """Return the valid prediction from steps spread over a series (time, channels); None with fewer than two."""
+    origins = np.unique(np.linspace(context_length, len(values) - horizon, NUM_ORIGINS).astype(int))
+    windows = np.stack([values[origin - context_length : origin + horizon] for origin in origins])
+    past, future = np.split(windows, [context_length], axis=1)
+    seen = ~(np.isnan(past).all(axis=(1, 2)) | np.isnan(future).all(axis=(1, 2)))
+    if seen.sum() < 2:
+        return None
+    past, future = past[seen], future[seen]
+    forecast = forecaster.forecast(torch.from_numpy(past), prediction_length=horizon).cpu().numpy()
+    return valid_prediction(future, forecast, past_values=past, threshold=THRESHOLD)
 
 
 def error_growth(past_values: np.ndarray, future_values: np.ndarray, forecast: np.ndarray) -> np.ndarray:
@@ -159,54 +208,3 @@ def _symbols(forecaster: Forecaster, past_values: np.ndarray) -> tuple[SymbolicO
     except ValueError:  # it diverges, which forecast and statistics show
         return None, []
     return orbit, fixed_points(forecaster, regions_to_solve(orbit))
-
-
-def summary_table(study: ForecastStudy) -> str:
-    """Return the numbers of a study as a Markdown table: of the forecast, and of truth against truth."""
-    steps, bound = int(study.valid.steps[0]), "at least " if study.valid.saturated[0] else ""
-    rows = [(f"valid prediction, {study.time_unit}", f"{bound}{_number(steps * study.step_time)}", "-")]
-    if study.trajectory.lyapunov_time is not None:
-        rows.append(("valid prediction, steps", f"{bound}{steps:,}", "-"))
-    for name, metric in {"smape": smape, "normalised_mae": normalised_mae}.items():
-        value = metric(study.future_values[None], study.forecast[None], past_values=study.past_values[None])[0]
-        rows.append((METRIC_LABELS[name], _number(value), "-"))
-    for name in ATTRACTOR_STATISTICS:
-        floor = "-" if study.floor is None else _number(study.floor[name])
-        rows.append((METRIC_LABELS[name], _number(study.statistics[name]), floor))
-    if study.orbit is not None:
-        rows.append((METRIC_LABELS["num_regions"], f"{len(study.orbit.regions):,}", "-"))
-    titles = plain_markdown(study.trajectory.title), plain_markdown(study.model)
-    lines = [f"| {' | '.join(titles)} | truth against truth |", "|---|---:|---:|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-
-
-def plain_markdown(text: str) -> str:
-    """Escape a text, so that a page shows it as it is: what came with a file is no Markdown, and no HTML."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|<>&$])", lambda found: f"&#{ord(found[1])};", text)
-
-
-def _number(value: float) -> str:
-    return "-" if np.isnan(value) else "infinite" if np.isinf(value) else f"{value:.3g}"
-
-
-def notes(study: ForecastStudy) -> str:
-    """Return, in Markdown, what a reader has to know to take the numbers for what they are."""
-    compared = len(study.attractor)
-    found = [
-        f"The model saw {len(study.past_values):,} steps, from step {study.start:,} on. Its forecast is valid until "
-        f"its error exceeds {THRESHOLD:g} standard deviations of the truth. sMAPE and MAE are over the horizon of "
-        f"{len(study.forecast):,} steps; what follows them in the table compares the truth with the forecast rolled on "
-        f"over {compared:,} steps.",
-    ]
-    if study.trajectory.lyapunov_time is None:
-        found.append("No Lyapunov time of this series is known: time is in steps.")
-    if study.floor is not None:
-        found.append(f"A perfect model would score about as the truth's next {compared:,} steps do.")
-    if study.band is not None:
-        low, high = (f"{level:.0%}" for level in BAND_LEVELS)
-        found.append(f"The band of the channels lies between the forecast's {low} and {high} quantiles of each step.")
-    if study.orbit is not None:
-        found.append("An AL-RNN knows one system, in the units and at the time step of the series that it learnt.")
-    if not np.isfinite(study.forecast).all():
-        found.append("**The forecast leaves the range of numbers: the model diverges.**")
-    return "\n\n".join(found)

@@ -9,8 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
-NUM_STEPS = 9_000
-"""Of a shipped series: a context, and two stretches of the attractor to compare."""
+NUM_STEPS = 12_000
+"""Of a shipped series: contexts and forecasts from many steps, and two stretches of the attractor to compare."""
 TRANSIENT_STEPS = 2_000
 """Steps before the first, so that the series starts on the attractor."""
 START = (1.0, 0.5, 0.2)
@@ -25,14 +25,21 @@ State = tuple[float, float, float]
 class Trajectory:
     """A series to forecast.
 
-    values: (time, channels), float32; NaN = unseen. dt: time between two steps.
-    lyapunov_time: in the unit of `dt`; None where nobody knows it.
+    values: (time, channels), float32; NaN = unseen. channel_names: none where channels are numbered.
+    dt: time between two steps. lyapunov_time: in the unit of `dt`; None where nobody knows it.
+    remark: a sentence about it, if there is anything to say.
     """
 
     title: str
     values: np.ndarray
+    channel_names: tuple[str, ...] = ()
     dt: float = 1.0
     lyapunov_time: float | None = None
+    remark: str = ""
+
+    def channel_name(self, channel: int) -> str:
+        """Name a channel, by its number where it has no name."""
+        return self.channel_names[channel] if self.channel_names else f"channel {channel}"
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,8 @@ SYSTEMS = {
 """Equations and exponents: Sprott, Elegant Chaos (2010). Time steps, and Lorenz-63's units, are those of the series
 that this project's AL-RNNs learnt, which know no others; elsewhere a turn takes some 60 to 150 steps."""
 
+_RESCALED = "Its channels are rescaled: their means are about 0, their standard deviations about 1."
+
 
 @lru_cache(maxsize=len(SYSTEMS))
 def shipped_trajectory(name: str, *, num_steps: int = NUM_STEPS) -> Trajectory:
@@ -90,7 +99,7 @@ def shipped_trajectory(name: str, *, num_steps: int = NUM_STEPS) -> Trajectory:
     scaled = (states - states.mean(axis=0)) / states.std(axis=0)
     values = (scaled * system.scale + system.loc).astype(np.float32)
     values.flags.writeable = False
-    return Trajectory(name, values, system.dt, 1 / system.lyapunov_exponent)
+    return Trajectory(name, values, ("x", "y", "z"), system.dt, 1 / system.lyapunov_exponent, _RESCALED)
 
 
 def _integrate(system: System, num_steps: int) -> np.ndarray:

@@ -148,23 +148,26 @@ def _save_screenshot(driver: webdriver.Chrome, file: Path) -> None:
 
 def test_a_dystformer_forecasts_lorenz_and_nothing_is_asked_of_other_machines(browser, tmp_path):
     _choose_model(browser, "dystformer-quickstart")
-    number = browser.find_element(By.CSS_SELECTOR, "#start input[type=number]")
+    number = browser.find_element(By.CSS_SELECTOR, "#origin input[type=number]")
     number.send_keys(Keys.CONTROL, "a")
     number.send_keys("3000", Keys.TAB)
     _forecast(browser, "dystformer-quickstart")
-    assert "saw 512 steps, from step 3,000 on" in _text(browser, "#status")
+    assert "saw the 512 steps before step 3,000" in _text(browser, "#status")
     for figure in ("phase", "channels", "error", "attractor"):
         _wait(browser, lambda figure=figure: _drawn(browser, figure))
     assert not _find(browser, "#graph img")
     assert "Lyapunov times" in _text(browser, "#summary")
-    assert "state-space divergence" in _text(browser, "#summary")
+    for row in ("median over 8 starts", "coverage of the 80 % interval", "state-space divergence"):
+        assert row in _text(browser, "#summary")
     _save_screenshot(browser, tmp_path / "dystformer.png")
+    _choose_series(browser, "Thomas")
+    _wait(browser, lambda: "Thomas: 12,000 steps of 3 channels (x, y, z)" in _text(browser, "#status"))
+    assert browser.find_element(By.CSS_SELECTOR, "#origin input[type=number]").get_attribute("value") == "3000"
     assert _hosts(browser) == {"127.0.0.1"}
 
 
 def test_an_alrnn_shows_its_symbol_graph(browser, tmp_path):
-    _choose_model(browser, "alrnn-lorenz63-p2")
-    _forecast(browser, "alrnn-lorenz63-p2")
+    assert "alrnn-lorenz63-p2" in _text(browser, "#summary")  # which the page opens with
     for figure in ("phase", "channels", "error", "attractor", "graph", "regions"):
         _wait(browser, lambda figure=figure: _drawn(browser, figure))
     assert "linear regions visited" in _text(browser, "#summary")
@@ -172,10 +175,12 @@ def test_an_alrnn_shows_its_symbol_graph(browser, tmp_path):
 
 
 def test_a_bad_file_gets_a_message_and_a_good_one_a_forecast(browser, tmp_path):
-    bad, good = tmp_path / "bad.csv", tmp_path / "good.npy"
+    bad, good = tmp_path / "bad.csv", tmp_path / "good.csv"
     bad.write_text("x,y\n1,2\n3,four\n")
-    time_ahead = np.arange(1200)[:, None] / 8
-    np.save(good, np.sin(time_ahead * [1.0, 0.7]) + np.cos(time_ahead * 0.31))
+    time_ahead = np.arange(700)[:, None] / 8
+    waves = np.sin(time_ahead * [1.0, 0.7]) + np.cos(time_ahead * 0.31)
+    timed = np.hstack([time_ahead, waves])
+    np.savetxt(good, timed, delimiter=",", header="time (s),u,<b>v$^", comments="")
     _choose_series(browser, "a file of mine")
     _wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#file input[type=file]"))
     browser.find_element(By.CSS_SELECTOR, "#file input[type=file]").send_keys(str(bad))
@@ -186,9 +191,38 @@ def test_a_bad_file_gets_a_message_and_a_good_one_a_forecast(browser, tmp_path):
     browser.find_element(By.CSS_SELECTOR, "#file button[aria-label*=emove], #file button[aria-label*=lear]").click()
     _wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#file input[type=file]"))
     browser.find_element(By.CSS_SELECTOR, "#file input[type=file]").send_keys(str(good))
-    _wait(browser, lambda: "1,200 steps of 2 channels" in _text(browser, "#status"))
+    _wait(browser, lambda: "700 steps of 2 channels (u, <b>v$^). 'time (s)' holds its" in _text(browser, "#status"))
     _choose_model(browser, "parroting")
     _forecast(browser, "parroting")
     _wait(browser, lambda: _drawn(browser, "phase"))
     assert "time is in steps" in _text(browser, "#status")
     _save_screenshot(browser, tmp_path / "uploaded.png")
+    browser.find_element(By.CSS_SELECTOR, "#lyapunov input").send_keys(Keys.CONTROL, "a")
+    browser.find_element(By.CSS_SELECTOR, "#lyapunov input").send_keys("100")
+    browser.find_element(By.ID, "run").click()
+    _wait(browser, lambda: "Lyapunov times" in _text(browser, "#summary"))
+    _save_screenshot(browser, tmp_path / "uploaded-in-lyapunov-times.png")
+
+
+def test_what_is_wrong_is_said_and_the_last_forecast_stays(browser, tmp_path):
+    number = browser.find_element(By.CSS_SELECTOR, "#origin input[type=number]")
+    number.send_keys(Keys.CONTROL, "a")
+    number.send_keys("128", Keys.TAB)
+    browser.find_element(By.ID, "run").click()
+    _wait(browser, lambda: "start later, or shorten the context" in _text(browser, "#status"))
+    assert _find(browser, "#summary table")
+    assert _drawn(browser, "phase")
+    _save_screenshot(browser, tmp_path / "refused.png")
+
+
+def test_on_a_small_screen_figures_are_wide_enough_to_read(browser, tmp_path):
+    browser.set_window_size(500, 900)
+    _wait(browser, lambda: browser.find_element(By.CSS_SELECTOR, "#channels img").size["width"] >= 600)
+    figure, image = (
+        browser.find_element(By.CSS_SELECTOR, each).location["x"] for each in ("#channels", "#channels img")
+    )
+    assert image >= figure  # what is left of it, nobody could scroll to
+    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    height = browser.execute_script("return document.documentElement.scrollHeight")
+    browser.set_window_size(500, height)
+    assert browser.save_screenshot(str(tmp_path / "small.png"))

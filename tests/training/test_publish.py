@@ -93,7 +93,10 @@ def test_a_large_file_is_found_unless_it_is_allowed(checkpoint):
 
 
 def test_results_without_weights_are_published_of_a_run_whose_settings_say_so(checkpoint):
-    (checkpoint / "model.safetensors").unlink()
+    for name in ("model.safetensors", "figures/reconstruction.png", "figures/spectra.png"):
+        (checkpoint / name).unlink()
+    text = (checkpoint / "README.md").read_text()
+    (checkpoint / "README.md").write_text(re.sub(r".*\(figures/(?:reconstruction|spectra)\.png\).*\n", "", text))
     replace(checkpoint / "run_config.yaml", "ship_weights: true", "ship_weights: false")
     (found,) = findings(checkpoint)
     assert "card of a repository without weights must load none" in found

@@ -1,9 +1,12 @@
 """Each way to spoil a checkpoint or a dataset is found."""
 
+import hashlib
 import json
 import re
 import shutil
+import zlib
 
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -110,6 +113,18 @@ def linked_figures(folder):
     (folder / "figures").symlink_to(folder.parent / "figures")
 
 
+def cut_figure(folder):
+    file = folder / "figures" / "history.png"
+    file.write_bytes(file.read_bytes()[:5000])
+
+
+def figure_with_a_token(folder):
+    file, words = folder / "figures" / "history.png", b"tEXtComment\0hf_" + b"a1" * 12
+    chunk = (len(words) - 4).to_bytes(4, "big") + words + zlib.crc32(words).to_bytes(4, "big")
+    content = file.read_bytes()
+    file.write_bytes(content[:33] + chunk + content[33:])
+
+
 def metadata_with_a_path(folder):
     tensors = load_file(folder / "probe.safetensors")
     save_file(tensors, folder / "probe.safetensors", metadata={"made_in": "/home/someone/runs"})
@@ -137,7 +152,7 @@ FOLDER_MUTANTS = {
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "must hold model.safetensors, found none"),
     "weights not allowed": (
         lambda folder: replace(folder / "run_config.yaml", "ship_weights: true", "ship_weights: false"),
-        "ship_weights is false must have no weights here",
+        "must both let its weights be published",
     ),
     "huge header": (huge_header, "must be a whole safetensors file"),
     "pickle as weights": (
@@ -161,7 +176,20 @@ FOLDER_MUTANTS = {
         lambda folder: torch.save({}, folder / "figures" / "x.png"),
         "figures/x.png must be an image, found other contents",
     ),
-    "script as a figure": (lambda folder: (folder / "figures" / "x.py").touch(), "a figure must be one of"),
+    "photograph": (
+        lambda folder: (folder / "figures" / "x.jpg").write_bytes(b"\xff\xd8\xff"),
+        "a figure must be .png, found figures/x.jpg",
+    ),
+    "picture cut short": (cut_figure, "figures/history.png must be an image, found one that is cut short or damaged"),
+    "token in a picture": (
+        figure_with_a_token,
+        "text in figures/history.png must hold no secret, found .* Hugging Face",
+    ),
+    "nested configuration": (
+        lambda folder: (folder / "config.json").write_text("[" * 100_000),
+        "config.json must be the configuration of a model of hf_tsdyn, found no JSON object",
+    ),
+    "script as a figure": (lambda folder: (folder / "figures" / "x.py").touch(), "a figure must be .png"),
     "link": (linked_figure, "figures/history.png must be a file of the folder itself, found a link"),
     "linked card": (linked_card, "README.md must be a file of the folder itself, found a link"),
     "linked folder": (linked_figures, "figures/history.png must be a file of the folder itself, found a link"),
@@ -209,6 +237,14 @@ def test_a_folder_that_misleads_or_harms_is_found(checkpoint, spoil, found):
     assert re.search(found, "\n".join(findings(checkpoint, repo="acme/toy")))
 
 
+def other_columns(folder):
+    file, table = folder / "data/train-00000.arrow", pa.table({"x": [1]})
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    change_json(folder / "manifest.json", lambda each: each["shards"][0].update(sha256=digest))
+
+
 DATASET_MUTANTS = {
     "changed": (lambda folder: (folder / "data/train-00000.arrow").write_bytes(b"x"), "must have the bytes that"),
     "missing": (lambda folder: (folder / "data/train-00000.arrow").unlink(), "must list the files of data/"),
@@ -220,6 +256,15 @@ DATASET_MUTANTS = {
         lambda folder: replace(folder / "README.md", "data/train-*", "data/test-*"),
         "configs must name",
     ),
+    "no configs": (
+        lambda folder: replace(folder / "README.md", "configs:", "others:"),
+        "configs must name the files of each split, found none without files",
+    ),
+    "configs of another form": (
+        lambda folder: replace(folder / "README.md", "configs:", "configs: [5]\nothers:"),
+        "configs must name the files of each split, found none without files",
+    ),
+    "columns": (other_columns, r"must have the columns of trajectories, found \['x'\]"),
     "path": (
         lambda folder: change_json(folder / "manifest.json", lambda each: each.update(config="/home/ann/y")),
         "manifest.json must name no path of this machine",

@@ -160,12 +160,12 @@ def test_rows_and_columns_that_are_swapped_are_said_to_be(tmp_path):
 
 @pytest.mark.parametrize(
     ("changed", "message"),
-    {
-        "no values": (lambda z: z * np.nan, "channel 'y' of 'mine.csv' must have values, found none"),
-        "huge": (lambda z: z * 1e31, "channel 'y' .* up to 1e.30"),
-        "fine": (lambda z: z + 1e8, "channel 'y' .* varies less than 32-bit numbers resolve; subtract its mean"),
-    }.values(),
-    ids=str,
+    [
+        (lambda z: z * np.nan, "channel 'y' of 'mine.csv' must have values, found none"),
+        (lambda z: z * 1e31, "channel 'y' .* up to 1e.30"),
+        (lambda z: z + 1e8, "channel 'y' .* varies less than 32-bit numbers resolve; subtract its mean"),
+    ],
+    ids=["no values", "huge", "fine"],
 )
 def test_channels_that_numbers_of_32_bits_cannot_hold_are_refused(tmp_path, changed, message):
     values = WAVE.copy()

@@ -67,7 +67,7 @@ def test_the_card_of_a_series_says_what_it_was_trained_on(tuned):
     assert "the last 20% are the test, the 15% before them validation" in card
     assert "period" not in card.split("## Limits")[0].replace("Lyapunov", "")
     figures = re.findall(r"\]\((figures/.*?)\)", card)
-    assert figures == ["figures/attractors.png", "figures/error_growth.png", "figures/systems.png"]
+    assert figures == ["figures/attractors.png", "figures/error_growth.png"]
     assert all((tuned / name).read_bytes().startswith(b"\x89PNG") for name in figures)
 
 
@@ -86,7 +86,7 @@ def test_one_channel_has_no_attractor_and_a_distribution_has_fans(run_options, w
     evaluate_checkpoint.main([str(tmp_path / "run")])
     card = (tmp_path / "run" / "README.md").read_text()
     figures = re.findall(r"\]\(figures/(.*?)\.png\)", card)
-    assert figures == ["fans", "calibration", "error_growth", "systems"]
+    assert figures == ["fans", "calibration", "error_growth"]
     assert "intervals are not available" not in card
     assert "A dystformer trained on the past of waves" in card
 

@@ -1,13 +1,12 @@
 """What the conversion commands of all architectures refuse, in one line that says why; tried on an AL-RNN."""
 
 import json
-from logging import Handler
+from logging import WARNING, Handler
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
-from transformers.utils.logging import WARNING
 
 from hf_tsdyn.models.alrnn.conversion_alrnn import CONVERSION
 from hf_tsdyn.models.conversion_command import new_parser, run_command

@@ -15,7 +15,8 @@ class ReconstructionConfig(ReconstructionProtocol):
         system: what the series is of.
         dt: time between two steps, the unit of exponents.
         known: published values by metric (`lyapunov_max`, `kaplan_yorke_dimension`), shown beside the model's.
-        ship_weights: false where the licence of the series does not cover weights or pictures of it."""
+        ship_weights: false where the licence of the series does not cover weights or pictures of it.
+        license: of weights and card, as the Hub spells it; "" where none is chosen yet."""
 
     name: str | None = None
     model_id: str | None = None
@@ -23,6 +24,7 @@ class ReconstructionConfig(ReconstructionProtocol):
     dt: float = 1.0
     known: dict[str, float] = field(default_factory=dict)
     ship_weights: bool = True
+    license: str = "apache-2.0"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -54,6 +54,7 @@ def reconstruction_card_facts(
         commands=_commands(run, summary, evaluation, scored),
         evaluation_dataset=evaluation.system,
         figures=figures,
+        license=evaluation.license or None,
         tags=("time-series", "dynamical-systems", "chaos", "dynamical-systems-reconstruction", "symbolic-dynamics"),
     )
     return ReconstructionCardFacts(card, config, evaluation.system, ships_weights=evaluation.ship_weights)
@@ -101,7 +102,9 @@ def _commands(
 ) -> tuple[str, ...]:
     """A sweep of this one cell, with all its settings, and the evaluation of its best."""
     paths = {"path": "DATA"} | ({"test_path": "TEST_DATA"} if run["data"].get("test_path") else {})
-    given = {name: value for name, value in asdict(evaluation).items() if name not in ("name", "model_id")}
+    given = {name: value for name, value in asdict(evaluation).items() if name not in ("name", "model_id", "license")}
+    if evaluation.license != ReconstructionConfig.license:
+        given["license"] = evaluation.license
     sections = {"data": run["data"] | paths, "model": run["model"], "fit": run["fit"], "evaluation": given}
     options = {"name": str(evaluation.name), "seeds": str(summary["seeds"]), "output_dir": "RUNS"}
     options |= {name: json.dumps(_set(values)) for name, values in sections.items()}

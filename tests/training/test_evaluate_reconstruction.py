@@ -222,6 +222,18 @@ def test_without_a_licence_for_weights_neither_they_nor_the_series_are_shown(bes
     assert sorted(file.name for file in (best / "figures").iterdir()) == ["symbols.png", "transitions.png"]
 
 
+def test_no_licence_is_claimed_where_none_was_chosen(best):
+    evaluate_reconstruction.main([str(best), "--evaluation.license", ""])
+    card = (best / "README.md").read_text()
+    assert "license:" not in card.split("\n---\n")[0]
+    assert card.rstrip().endswith("all rights are reserved.")
+    assert '"license": ""' in card
+    evaluate_reconstruction.main([str(best), "--evaluation.license", "mit"])
+    card = (best / "README.md").read_text()
+    assert "license: mit" in card.split("\n---\n")[0]
+    assert card.rstrip().endswith("\nmit")
+
+
 def test_a_checkpoint_that_forecasts_otherwise_than_in_training_is_refused(best):
     probe = load_file(best / "probe.safetensors")
     probe["forecast"][0, 3, 0] += 1e-3

@@ -186,7 +186,7 @@ def _check_adapter(name: str, where: dict[str, Any], adapter_kwargs: dict[str, A
 
 
 def _check_pickles(folder: Path, variant: str | None) -> None:
-    """Refuse local folders without safetensors that hold other weights; transformers reports those without any."""
+    """Refuse local folders without safetensors that hold other weights; `_no_weights` is said of those without any."""
     if not folder.is_dir():
         return
     names = sorted(file.name for file in folder.iterdir())

@@ -4,8 +4,11 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from hf_tsdyn.models import ARCHITECTURES, ALRNNConfig, DynoNetConfig, DystformerConfig, FSNetConfig
+from hf_tsdyn.models.alrnn.conversion_alrnn import CONVERSION
+from hf_tsdyn.models.conversion_command import new_parser, run_command
 
 TINY_CONFIGS = {
     "alrnn": ALRNNConfig(
@@ -90,3 +93,25 @@ def in_other_units():
         return moved
 
     return build
+
+
+@pytest.fixture
+def source(tmp_path, generator):
+    """Folder of a reference AL-RNN with four units and two channels."""
+    folder, shapes = tmp_path / "source", {"A": (4,), "W": (4, 4), "h": (4,), "B": (2, 4)}
+    folder.mkdir()
+    state = {name: 0.3 * torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
+    save_file(state, folder / "reference_state.safetensors")
+    (folder / "case.json").write_text('{"num_relu_units": 1}')
+    return folder
+
+
+@pytest.fixture
+def run_conversion(monkeypatch):
+    """A function that runs the conversion command of AL-RNN with arguments."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["conversion", *map(str, arguments)])
+        run_command(CONVERSION, new_parser("alrnn", "Convert."))
+
+    return run

@@ -13,34 +13,14 @@ from hf_tsdyn.models.conversion_command import (
     REPORT_FILE,
     from_reference,
     into_reference,
-    new_parser,
-    run_command,
     write_target,
 )
 from hf_tsdyn.models.conversion_mapping import Pair, mapped_groups, reshaped, split_all, stacked
 from hf_tsdyn.models.conversion_report import Check, largest_difference, relative_difference, same_state
 
-CONFIG = {"num_relu_units": 1}
 
-
-@pytest.fixture
-def source(tmp_path, generator):
-    """Folder of a reference AL-RNN with four units and two channels."""
-    folder, shapes = tmp_path / "source", {"A": (4,), "W": (4, 4), "h": (4,), "B": (2, 4)}
-    folder.mkdir()
-    state = {name: 0.3 * torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
-    save_file(state, folder / "reference_state.safetensors")
-    (folder / "case.json").write_text(json.dumps(CONFIG))
-    return folder
-
-
-def command(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["conversion", *map(str, arguments)])
-    run_command(CONVERSION, new_parser("alrnn", "Convert."))
-
-
-def test_a_report_tells_what_was_mapped_left_out_and_checked(source, tmp_path, monkeypatch):
-    command(monkeypatch, source, tmp_path / "model")
+def test_a_report_tells_what_was_mapped_left_out_and_checked(source, tmp_path, run_conversion):
+    run_conversion(source, tmp_path / "model")
     text = (tmp_path / "model" / REPORT_FILE).read_text()
     assert str(tmp_path) not in text
     report = json.loads(text)
@@ -58,7 +38,7 @@ def test_a_report_tells_what_was_mapped_left_out_and_checked(source, tmp_path, m
     }
     assert report["left_out"] == {"B, its first 2 columns": "what they start is overwritten by what was observed"}
     assert [check["difference"] for check in report["checks"][:2]] == [0.0, 0.0]
-    command(monkeypatch, tmp_path / "model", tmp_path / "back", "--inverse")
+    run_conversion(tmp_path / "model", tmp_path / "back", "--inverse")
     assert json.loads((tmp_path / "back" / REPORT_FILE).read_text())["direction"] == "to the reference"
     assert sorted(file.name for file in (tmp_path / "back").iterdir()) == [
         "case.json", REPORT_FILE, "reference_state.safetensors",
@@ -66,20 +46,20 @@ def test_a_report_tells_what_was_mapped_left_out_and_checked(source, tmp_path, m
 
 
 @pytest.mark.parametrize("name", ["a file", "a full folder"])
-def test_a_target_that_is_there_is_left_alone(source, tmp_path, monkeypatch, name):
+def test_a_target_that_is_there_is_left_alone(source, tmp_path, name, run_conversion):
     target = tmp_path / "target"
     kept = target if name == "a file" else target / "note.txt"
     kept.parent.mkdir(exist_ok=True)
     kept.write_text("mine")
     with pytest.raises(SystemExit, match="TARGET must be new or an empty folder"):
-        command(monkeypatch, source, target)
+        run_conversion(source, target)
     assert kept.read_text() == "mine"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["source", "target"]
 
 
-def test_an_empty_target_is_filled(source, tmp_path, monkeypatch):
+def test_an_empty_target_is_filled(source, tmp_path, run_conversion):
     (tmp_path / "target").mkdir()
-    command(monkeypatch, source, tmp_path / "target")
+    run_conversion(source, tmp_path / "target")
     assert (tmp_path / "target" / "config.json").is_file()
     assert (tmp_path / "target").stat().st_mode & 0o777 == 0o755
 
@@ -112,12 +92,12 @@ def test_tensors_of_equal_values_and_other_types_are_not_the_same():
 
 
 @pytest.mark.parametrize("name", ["A", "B"])
-def test_a_reference_of_mixed_precision_keeps_every_bit(source, tmp_path, monkeypatch, name):
+def test_a_reference_of_mixed_precision_keeps_every_bit(source, tmp_path, name, run_conversion):
     state = load_file(source / "reference_state.safetensors")
     state |= {name: state[name].double() / 3}
     save_file(state, source / "reference_state.safetensors")
-    command(monkeypatch, source, tmp_path / "model")
-    command(monkeypatch, tmp_path / "model", tmp_path / "back", "--inverse")
+    run_conversion(source, tmp_path / "model")
+    run_conversion(tmp_path / "model", tmp_path / "back", "--inverse")
     back = load_file(tmp_path / "back" / "reference_state.safetensors")
     assert all(torch.equal(back[each], state[each].double()) for each in "AWh")
     assert torch.equal(back["B"][:, 2:], state["B"][:, 2:].double())

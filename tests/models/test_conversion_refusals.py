@@ -8,22 +8,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
-from hf_tsdyn.models.alrnn.conversion_alrnn import CONVERSION
-from hf_tsdyn.models.conversion_command import new_parser, run_command
-
-CONFIG = {"num_relu_units": 1}
-
-
-@pytest.fixture
-def source(tmp_path, generator):
-    """Folder of a reference AL-RNN with four units and two channels."""
-    folder, shapes = tmp_path / "source", {"A": (4,), "W": (4, 4), "h": (4,), "B": (2, 4)}
-    folder.mkdir()
-    state = {name: 0.3 * torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
-    save_file(state, folder / "reference_state.safetensors")
-    (folder / "case.json").write_text(json.dumps(CONFIG))
-    return folder
-
 
 @pytest.fixture
 def heard():
@@ -37,17 +21,12 @@ def heard():
     logging.set_verbosity(verbosity)
 
 
-def command(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["conversion", *map(str, arguments)])
-    run_command(CONVERSION, new_parser("alrnn", "Convert."))
-
-
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.ckpt"])
-def test_pickled_weights_are_refused_with_what_to_do(source, tmp_path, monkeypatch, name):
+def test_pickled_weights_are_refused_with_what_to_do(source, tmp_path, name, run_conversion):
     (source / "reference_state.safetensors").rename(source / name)
     for each in (source, source / name):
         with pytest.raises(SystemExit, match=rf"found {name}, which may run code and is not opened; .*save_file"):
-            command(monkeypatch, each, tmp_path / "model")
+            run_conversion(each, tmp_path / "model")
 
 
 @pytest.mark.parametrize(
@@ -57,17 +36,17 @@ def test_pickled_weights_are_refused_with_what_to_do(source, tmp_path, monkeypat
         ("reference_state.safetensors", "reference_state.safetensors or model.safetensors"),
     ],
 )
-def test_what_a_source_lacks_is_named(source, tmp_path, monkeypatch, missing, names):
+def test_what_a_source_lacks_is_named(source, tmp_path, missing, names, run_conversion):
     (source / missing).unlink()
     with pytest.raises(SystemExit, match=f"SOURCE must hold {names}, found neither in"):
-        command(monkeypatch, source, tmp_path / "model")
+        run_conversion(source, tmp_path / "model")
 
 
-def test_damaged_weights_are_refused(source, tmp_path, monkeypatch):
+def test_damaged_weights_are_refused(source, tmp_path, run_conversion):
     file = source / "reference_state.safetensors"
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(SystemExit, match=r"reference_state\.safetensors must be a whole safetensors file"):
-        command(monkeypatch, source, tmp_path / "model")
+        run_conversion(source, tmp_path / "model")
 
 
 @pytest.mark.parametrize("name", ["case.json", "config.json"])
@@ -80,11 +59,11 @@ def test_damaged_weights_are_refused(source, tmp_path, monkeypatch):
         (b"\xff\xfe", "must be JSON, found a file that is none"),
     ],
 )
-def test_settings_that_are_no_json_object_are_refused(source, tmp_path, monkeypatch, name, content, message):
+def test_settings_that_are_no_json_object_are_refused(source, tmp_path, name, content, message, run_conversion):
     inverse = ["--inverse"] if name == "config.json" else []
     (source / name).write_bytes(content)
     with pytest.raises(SystemExit, match=f"^error: {name} {message}.*get it anew") as refused:
-        command(monkeypatch, source, tmp_path / "model", *inverse)
+        run_conversion(source, tmp_path / "model", *inverse)
     assert "\n" not in str(refused.value)
 
 
@@ -97,26 +76,26 @@ def test_settings_that_are_no_json_object_are_refused(source, tmp_path, monkeypa
         ({"channel_loc": 5}, "Field 'channel_loc' with value 5"),
     ],
 )
-def test_settings_of_a_wrong_type_or_range_are_refused_in_one_line(source, tmp_path, monkeypatch, change, message):
-    (source / "case.json").write_text(json.dumps(CONFIG | change))
+def test_settings_of_a_wrong_type_or_range_are_refused_in_one_line(source, tmp_path, change, message, run_conversion):
+    (source / "case.json").write_text(json.dumps({"num_relu_units": 1} | change))
     with pytest.raises(SystemExit, match=message) as refused:
-        command(monkeypatch, source, tmp_path / "model")
+        run_conversion(source, tmp_path / "model")
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float8_e5m2, torch.complex64])
-def test_weights_that_are_no_floating_point_numbers_are_refused(source, tmp_path, monkeypatch, dtype):
+def test_weights_that_are_no_floating_point_numbers_are_refused(source, tmp_path, dtype, run_conversion):
     state = load_file(source / "reference_state.safetensors")
     save_file({name: each.to(dtype) for name, each in state.items()}, source / "reference_state.safetensors")
     with pytest.raises(SystemExit, match=rf"numbers of 16 bits or more, found model\.A of {dtype}"):
-        command(monkeypatch, source, tmp_path / "model")
+        run_conversion(source, tmp_path / "model")
 
 
-def test_a_record_of_something_else_is_refused(source, tmp_path, monkeypatch):
+def test_a_record_of_something_else_is_refused(source, tmp_path, run_conversion):
     for name in ("inputs", "outputs"):
         save_file({"x": torch.zeros(2)}, source / f"{name}.safetensors")
     with pytest.raises(SystemExit, match=r"must be a record of SOURCE, found KeyError: .*; remove them"):
-        command(monkeypatch, source, tmp_path / "model")
+        run_conversion(source, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
@@ -129,14 +108,14 @@ def test_a_record_of_something_else_is_refused(source, tmp_path, monkeypatch):
     ],
 )
 def test_a_model_without_all_of_its_weights_or_with_others_has_no_way_back(
-    source, tmp_path, monkeypatch, heard, kept, more, message
+    source, tmp_path, heard, kept, more, message, run_conversion
 ):
-    command(monkeypatch, source, tmp_path / "model")
+    run_conversion(source, tmp_path / "model")
     file = tmp_path / "model" / "model.safetensors"
     state = load_file(file)
     save_file({name: state[name] for name in kept} | more, file, metadata={"format": "pt"})
     with pytest.raises(SystemExit, match=f"a model's folder must hold exactly its weights, {message}"):
-        command(monkeypatch, tmp_path / "model", tmp_path / "back", "--inverse")
+        run_conversion(tmp_path / "model", tmp_path / "back", "--inverse")
     assert not (tmp_path / "back").exists()
     assert heard == []
     assert logging.get_verbosity() == WARNING
@@ -150,21 +129,21 @@ def test_a_model_without_all_of_its_weights_or_with_others_has_no_way_back(
         ({"model_type": "dynonet"}, "model_type of config.json must be 'alrnn', found 'dynonet'"),
     ],
 )
-def test_a_model_with_a_damaged_configuration_has_no_way_back(source, tmp_path, monkeypatch, change, message):
-    command(monkeypatch, source, tmp_path / "model")
+def test_a_model_with_a_damaged_configuration_has_no_way_back(source, tmp_path, change, message, run_conversion):
+    run_conversion(source, tmp_path / "model")
     file = tmp_path / "model" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(SystemExit, match=message) as refused:
-        command(monkeypatch, tmp_path / "model", tmp_path / "back", "--inverse")
+        run_conversion(tmp_path / "model", tmp_path / "back", "--inverse")
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("path", ["nowhere", "deep/er/nowhere"])
-def test_a_mistyped_model_is_said_to_be_no_folder(tmp_path, monkeypatch, path):
+def test_a_mistyped_model_is_said_to_be_no_folder(tmp_path, path, run_conversion):
     with pytest.raises(SystemExit, match=f"found no folder '{path}'; check the path"):
-        command(monkeypatch, path, tmp_path / "back", "--inverse")
+        run_conversion(path, tmp_path / "back", "--inverse")
 
 
-def test_a_reference_is_no_model_of_ours(source, tmp_path, monkeypatch):
+def test_a_reference_is_no_model_of_ours(source, tmp_path, run_conversion):
     with pytest.raises(SystemExit, match=r"a file config\.json must be there, found none in"):
-        command(monkeypatch, source, tmp_path / "back", "--inverse")
+        run_conversion(source, tmp_path / "back", "--inverse")

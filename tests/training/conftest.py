@@ -21,6 +21,7 @@ from hf_tsdyn.data.windows import RandomWindows, identity
 from hf_tsdyn.models.dynonet import DynoNetConfig, DynoNetForPrediction
 from training.bilevel_options import BilevelOptions, carve_meta_split, meta_draws
 from training.bilevel_trainer import BilevelTrainer
+from training.publish import prepare
 from training.train import freeze
 
 CARDS = Path(__file__).parents[2] / "model_cards"
@@ -291,3 +292,13 @@ def dataset(tmp_path, write_dataset):
     folder = write_dataset(tmp_path / "chaos", [{"target": np.zeros((2, 5), np.float32), "split": "train"}])
     (folder / "README.md").write_text(DATASET_CARD)
     return folder
+
+
+@pytest.fixture
+def findings():
+    """A function that returns what keeps a folder from being published, as text."""
+
+    def found(folder, **options):
+        return [str(finding) for finding in prepare(folder, **options)[1]]
+
+    return found

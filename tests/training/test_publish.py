@@ -57,10 +57,6 @@ def commits(monkeypatch):
     return received
 
 
-def findings(folder, **options):
-    return [str(finding) for finding in prepare(folder, **options)[1]]
-
-
 def replace(file, old, new):
     text = file.read_text()
     assert old in text
@@ -78,21 +74,21 @@ def test_a_shipped_checkpoint_is_fit_to_be_published(folder):
     assert f'"model_cards/{folder.name}"' not in card.text
 
 
-def test_a_model_that_fills_gaps_has_no_forecasting_tag(tmp_path):
+def test_a_model_that_fills_gaps_has_no_forecasting_tag(tmp_path, findings):
     shutil.copytree(CARDS / "dystformer-completion", tmp_path / "x")
     shutil.copyfile(CARDS / "results" / "dystformer-completion.json", tmp_path / "x" / "results.json")
     replace(tmp_path / "x" / "README.md", "license:", "pipeline_tag: time-series-forecasting\nlicense:")
     assert "no pipeline_tag fits, found 'time-series-forecasting'" in findings(tmp_path / "x")[0]
 
 
-def test_a_large_file_is_found_unless_it_is_allowed(checkpoint):
+def test_a_large_file_is_found_unless_it_is_allowed(checkpoint, findings):
     limit = (checkpoint / "figures" / "symbols.png").stat().st_size / 1e6
     (found,) = findings(checkpoint, max_mb=limit - 0.001)
     assert found.startswith("figures/symbols.png must be at most 0.36")
     assert findings(checkpoint, max_mb=limit) == []
 
 
-def test_results_without_weights_are_published_of_a_run_whose_settings_say_so(checkpoint):
+def test_results_without_weights_are_published_of_a_run_whose_settings_say_so(checkpoint, findings):
     for name in ("model.safetensors", "figures/reconstruction.png", "figures/spectra.png"):
         (checkpoint / name).unlink()
     text = (checkpoint / "README.md").read_text()

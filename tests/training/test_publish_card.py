@@ -36,11 +36,7 @@ BAD_LINKS = {
 }
 
 
-def findings(folder, **options):
-    return [str(finding) for finding in prepare(folder, **options)[1]]
-
-
-def test_links_that_lead_somewhere_and_code_are_no_findings(checkpoint):
+def test_links_that_lead_somewhere_and_code_are_no_findings(checkpoint, findings):
     shutil.copyfile(checkpoint / "figures" / "history.png", checkpoint / "figures" / "my history.png")
     with (checkpoint / "README.md").open("a") as file:
         file.write(GOOD_LINKS)
@@ -48,7 +44,7 @@ def test_links_that_lead_somewhere_and_code_are_no_findings(checkpoint):
 
 
 @pytest.mark.parametrize(("text", "target"), BAD_LINKS.items())
-def test_a_link_that_leads_nowhere_is_found(checkpoint, text, target):
+def test_a_link_that_leads_nowhere_is_found(checkpoint, text, target, findings):
     with (checkpoint / "README.md").open("a") as file:
         file.write(f"\n{text}\n")
     (found,) = findings(checkpoint)
@@ -73,7 +69,7 @@ NOT_ADDRESSED = {
 
 
 @pytest.mark.parametrize(("change", "message"), NOT_ADDRESSED.values(), ids=NOT_ADDRESSED)
-def test_a_card_that_still_names_its_folder_is_found(checkpoint, change, message):
+def test_a_card_that_still_names_its_folder_is_found(checkpoint, change, message, findings):
     file = checkpoint / "README.md"
     text = change(file.read_text())
     assert text != file.read_text()
@@ -83,7 +79,7 @@ def test_a_card_that_still_names_its_folder_is_found(checkpoint, change, message
     assert found.startswith("the card must name 'acme/toy' in the place of its folder, " + message)
 
 
-def test_a_card_with_the_name_of_its_repository_may_go_to_another(checkpoint):
+def test_a_card_with_the_name_of_its_repository_may_go_to_another(checkpoint, findings):
     bundle, _ = prepare(checkpoint, repo="acme/toy")
     (checkpoint / "README.md").write_text(bundle.text("README.md"))
     assert findings(checkpoint, repo="acme/toy") == []

@@ -11,13 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.publish import prepare
-
 NAME = "alrnn-rossler"
-
-
-def findings(folder, **options):
-    return [str(finding) for finding in prepare(folder, **options)[1]]
 
 
 def replace(file, old, new):
@@ -74,7 +68,7 @@ CARD_MUTANTS = {
 
 
 @pytest.mark.parametrize(("old", "new", "found"), CARD_MUTANTS.values(), ids=CARD_MUTANTS)
-def test_a_card_that_misleads_is_found(checkpoint, old, new, found):
+def test_a_card_that_misleads_is_found(checkpoint, old, new, found, findings):
     replace(checkpoint / "README.md", old, new)
     assert re.search(found, "\n".join(findings(checkpoint)), re.DOTALL)
     assert "hf_a1" not in "\n".join(findings(checkpoint))
@@ -231,7 +225,7 @@ FOLDER_MUTANTS = {
 
 
 @pytest.mark.parametrize(("spoil", "found"), FOLDER_MUTANTS.values(), ids=FOLDER_MUTANTS)
-def test_a_folder_that_misleads_or_harms_is_found(checkpoint, spoil, found):
+def test_a_folder_that_misleads_or_harms_is_found(checkpoint, spoil, found, findings):
     assert findings(checkpoint) == []
     spoil(checkpoint)
     assert re.search(found, "\n".join(findings(checkpoint, repo="acme/toy")))
@@ -273,7 +267,7 @@ DATASET_MUTANTS = {
 
 
 @pytest.mark.parametrize(("spoil", "found"), DATASET_MUTANTS.values(), ids=DATASET_MUTANTS)
-def test_a_dataset_that_misleads_is_found(dataset, spoil, found):
+def test_a_dataset_that_misleads_is_found(dataset, spoil, found, findings):
     assert findings(dataset) == []
     spoil(dataset)
     assert re.search(found, "\n".join(findings(dataset)))

@@ -8,13 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.publish import prepare
-
 CARDS = Path(__file__).parents[2] / "model_cards"
-
-
-def findings(folder):
-    return [str(finding) for finding in prepare(folder)[1]]
 
 
 def change_tensors(folder, name, change):
@@ -23,7 +17,7 @@ def change_tensors(folder, name, change):
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5])
-def test_other_weights_do_not_repeat_the_probe(checkpoint, share):
+def test_other_weights_do_not_repeat_the_probe(checkpoint, share, findings):
     generator = torch.Generator().manual_seed(0)
 
     def change(_, tensor):
@@ -34,24 +28,24 @@ def test_other_weights_do_not_repeat_the_probe(checkpoint, share):
     assert "must repeat the outcome in probe.safetensors, found another, by up to" in found
 
 
-def test_last_bits_of_another_processor_are_no_other_weights(checkpoint):
+def test_last_bits_of_another_processor_are_no_other_weights(checkpoint, findings):
     change_tensors(checkpoint, "model.safetensors", lambda _, tensor: tensor * (1 + 1e-7))
     assert findings(checkpoint) == []
 
 
-def test_a_probe_that_is_none_is_found(checkpoint):
+def test_a_probe_that_is_none_is_found(checkpoint, findings):
     save_file({"past_values": torch.zeros(1, 8, 2)}, checkpoint / "probe.safetensors")
     (found,) = findings(checkpoint)
     assert "must repeat the outcome in probe.safetensors, found that it cannot (KeyError" in found
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_weights_that_are_lost_are_found(checkpoint, value):
+def test_weights_that_are_lost_are_found(checkpoint, value, findings):
     change_tensors(checkpoint, "model.safetensors", lambda key, each: each.index_fill(0, torch.tensor(0), value))
     assert "model.safetensors must hold finite weights, found NaN or infinity in" in findings(checkpoint)[0]
 
 
-def test_words_in_the_name_of_a_tensor_are_read(checkpoint):
+def test_words_in_the_name_of_a_tensor_are_read(checkpoint, findings):
     tensors = load_file(checkpoint / "probe.safetensors")
     save_file(tensors | {"/home/ann/x": torch.zeros(1)}, checkpoint / "probe.safetensors")
     (found,) = findings(checkpoint)
@@ -70,13 +64,13 @@ SUMMARIES = {
 
 
 @pytest.mark.parametrize(("content", "message"), SUMMARIES.values(), ids=SUMMARIES)
-def test_a_record_of_no_or_another_training_is_found(checkpoint, content, message):
+def test_a_record_of_no_or_another_training_is_found(checkpoint, content, message, findings):
     file = checkpoint / "training_summary.json"
     file.unlink() if content is None else file.write_text(content)
     assert message in findings(checkpoint)[0]
 
 
-def test_a_whole_other_model_under_a_card_is_found(checkpoint):
+def test_a_whole_other_model_under_a_card_is_found(checkpoint, findings):
     """Of the same architecture and size, so that nothing but what the card shows tells them apart."""
     other = CARDS / "alrnn-lorenz63-p10"
     for name in ("config.json", "model.safetensors", "probe.safetensors", "training_summary.json", "run_config.yaml"):

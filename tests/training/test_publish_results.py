@@ -13,10 +13,6 @@ from training.publish import main, prepare
 CARDS = Path(__file__).parents[2] / "model_cards"
 
 
-def findings(folder, **options):
-    return [str(finding) for finding in prepare(folder, **options)[1]]
-
-
 def replace(file, old, new):
     text = file.read_text()
     assert old in text
@@ -54,7 +50,7 @@ EDITS = {
 
 
 @pytest.mark.parametrize(("old", "new", "message"), EDITS.values(), ids=EDITS)
-def test_an_edited_card_is_found(checkpoint, old, new, message):
+def test_an_edited_card_is_found(checkpoint, old, new, message, findings):
     file = checkpoint / "README.md"
     text = file.read_text()
     edited = old.sub(new, text, count=1) if isinstance(old, re.Pattern) else text.replace(old, new, 1)
@@ -63,14 +59,14 @@ def test_an_edited_card_is_found(checkpoint, old, new, message):
     assert re.search(message, "\n".join(findings(checkpoint, benchmark="acme/x")), re.DOTALL)
 
 
-def test_prose_rows_and_the_width_of_a_table_may_be_edited(checkpoint):
+def test_prose_rows_and_the_width_of_a_table_may_be_edited(checkpoint, findings):
     file = checkpoint / "README.md"
     rows = re.sub(r"^\|(.*)\|$", lambda row: "|  " + row[1].replace("|", "  |") + " |", file.read_text(), flags=re.M)
     file.write_text(rows.replace("\n# ", "\nWritten by hand.\n\n# ", 1) + "\n| more | rows |\n|:--|--:|\n| 1 | 2 |\n")
     assert findings(checkpoint) == []
 
 
-def test_a_card_of_a_series_has_the_numbers_of_its_split_and_horizon(series_checkpoint):
+def test_a_card_of_a_series_has_the_numbers_of_its_split_and_horizon(series_checkpoint, findings):
     card = series_checkpoint / "README.md"
     text = card.read_text()
     assert findings(series_checkpoint) == []
@@ -84,7 +80,7 @@ def test_a_card_of_a_series_has_the_numbers_of_its_split_and_horizon(series_chec
         assert "on the card must be that of results.json" in findings(series_checkpoint)[0]
 
 
-def test_numbers_of_a_split_are_compared_with_it_alone(series_checkpoint):
+def test_numbers_of_a_split_are_compared_with_it_alone(series_checkpoint, findings):
     def keep_validation(results):
         results["rows"] = [row | {"split": "validation"} for row in results["rows"] if row["split"] == "test"]
 
@@ -103,12 +99,12 @@ RESULTS = {
 
 
 @pytest.mark.parametrize(("old", "new"), RESULTS.values(), ids=RESULTS)
-def test_results_of_another_form_are_found(checkpoint, old, new):
+def test_results_of_another_form_are_found(checkpoint, old, new, findings):
     replace(checkpoint / "results.json", old, new)
     assert "results.json must be a results file" in "\n".join(findings(checkpoint))
 
 
-def test_a_runs_own_results_come_before_shipped_ones(checkpoint):
+def test_a_runs_own_results_come_before_shipped_ones(checkpoint, findings):
     shipped = checkpoint.parent / "results" / f"{checkpoint.name}.json"
     shipped.parent.mkdir()
     shipped.write_text("{}")

@@ -9,7 +9,8 @@ Uploaded are, of a checkpoint, README.md, config.json, model.safetensors, probe.
 training_summary.json, figures/ and results.json (of a shipped one `results/NAME.json` beside its folder); of a dataset
 card, manifest, picture, rejections and data/*.arrow; nothing else. Absolute paths in run_config.yaml are cut to their
 last part, and the examples of the card load from the repository. With --benchmark, or where the card's results are of a
-dataset on the Hub, they go to `.eval_results/` too, which the leaderboards of that dataset read.
+dataset on the Hub, they go to `.eval_results/` too, which the leaderboards of that dataset read. Files of these names
+that a former upload left in the repository are deleted by the same commit; others there stay.
 
 All that keeps it from being published is reported at once, and the status is 1. The dry run needs no network. A run
 whose `evaluation.ship_weights` is false, for the licence of its series, is published without weights: its results, its
@@ -63,7 +64,7 @@ def prepare(
         return bundle, findings + list(check_card(bundle))
     except RecursionError:
         raise ValueError(
-            f"files to publish must be lists in lists of few levels, found more in {str(folder)!r}; write them again."
+            f"files to publish must be nested a few levels deep, found hundreds in {str(folder)!r}; write them again."
         ) from None
 
 

@@ -103,7 +103,7 @@ def test_a_size_that_is_none_is_refused(checkpoint, size):
 
 def test_a_manifest_of_too_many_levels_is_refused(tmp_path):
     (tmp_path / "manifest.json").write_text("[" * 100_000)
-    with pytest.raises(SystemExit, match="error: files to publish must be lists in lists of few levels"):
+    with pytest.raises(SystemExit, match="error: files to publish must be nested a few levels deep"):
         main([str(tmp_path), "--dry-run"])
 
 
